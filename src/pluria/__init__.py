@@ -1,0 +1,1 @@
+"""Many models out of one; one answer out of many."""

@@ -1,0 +1,7 @@
+"""predict: run an ensemble's members on batches."""
+
+from pluria.predict.batches import Batches, first, logits
+from pluria.predict.gather import gather
+from pluria.predict.loop import Block, View, identity, predict
+
+__all__ = ["Batches", "Block", "View", "first", "gather", "identity", "logits", "predict"]

@@ -1,0 +1,123 @@
+"""Batch-norm statistics of rounded members, refreshed by difference from the network they were drawn from.
+
+    mu  <- mu + (mu_member - mu_reference)        var <- var * var_member / var_reference
+
+Both are run on the same unlabelled inputs with their batch statistics; where a member equals the reference nothing
+changes, whatever the inputs. Plain re-estimation forgets that training saw augmented images, and hurts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pluria.core.ensemble import Ensemble
+from pluria.core.family import Stacked
+from pluria.core.model import tensors, working_copy
+from pluria.core.params import Params, params_of
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+Forward = Callable[[nn.Module, Any], Any]
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether the model has running statistics to refresh."""
+    return any(isinstance(module, NORMS) and module.track_running_stats for module in model.modules())
+
+
+def refresh(
+    model: nn.Module,
+    ensemble: Ensemble,
+    inputs: Iterable[Any],
+    *,
+    reference: Params | None = None,
+    forward: Forward = lambda model, x: model(x),
+    plain: bool = False,
+) -> Ensemble:
+    """The ensemble with each member's running statistics refreshed on unlabelled batches of `inputs`.
+
+    reference  params the statistics belong to; the model's own by default
+    forward    how the model is called with one batch
+    plain      replace the statistics instead: right only where `inputs` come from the training pipeline
+
+    The refreshed statistics are kept for the present members: draw all members first. Raises ValueError where the
+    model has no batch norm with running statistics, or `inputs` is empty.
+    """
+    if not has_batch_norm(model):
+        raise ValueError("the model has no batch norm with running statistics, so there is nothing to refresh")
+    batches, twin = list(inputs), working_copy(model)
+    own, before = tensors(twin), params_of(model) if reference is None else reference
+    rows: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(before[name])
+        base = _measure(twin, batches, forward)
+        for member in ensemble.members:
+            ensemble.write(member, own)
+            for name, value in _refreshed(_measure(twin, batches, forward), base, before, plain).items():
+                rows.setdefault(name, []).append(value)
+    stacked = {name: Stacked(torch.stack(values), ensemble.members) for name, values in rows.items()}
+    return ensemble.with_families(stacked)
+
+
+@dataclass
+class _Moments:
+    """Sums of batch means and unbiased variances of one batch norm's inputs."""
+
+    mean: Tensor
+    var: Tensor
+    batches: int = 0
+
+
+def _measure(model: nn.Module, batches: list[Any], forward: Forward) -> dict[str, _Moments]:
+    """Average batch mean and variance at each batch norm, all of them normalising by their batch."""
+    if not batches:
+        raise ValueError("no inputs to refresh the statistics on")
+    found: dict[str, _Moments] = {}
+    norms = {n: m for n, m in model.named_modules() if isinstance(m, NORMS) and m.track_running_stats}
+    hooks = [module.register_forward_pre_hook(_record(name, found)) for name, module in norms.items()]
+    for module in norms.values():
+        module.train()
+    held = {name: value.clone() for name, value in model.state_dict().items()}
+    try:
+        for batch in batches:
+            forward(model, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.eval()
+        for name, value in model.state_dict().items():
+            value.copy_(held[name])
+    return found
+
+
+def _record(name: str, found: dict[str, _Moments]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        x: Tensor = args[0].detach()
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        var, mean = torch.var_mean(x.to(torch.float64), dim=axes)
+        moments = found.setdefault(name, _Moments(torch.zeros_like(mean), torch.zeros_like(var)))
+        moments.mean += mean
+        moments.var += var
+        moments.batches += 1
+
+    return hook
+
+
+def _refreshed(
+    member: dict[str, _Moments], base: dict[str, _Moments], before: Params, plain: bool
+) -> dict[str, Tensor]:
+    new: dict[str, Tensor] = {}
+    for name, now in member.items():
+        then = base[name]
+        prefix = f"{name}." if name else ""
+        mean, var = before[f"{prefix}running_mean"], before[f"{prefix}running_var"]
+        shift, ratio = (now.mean - then.mean) / now.batches, now.var / then.var.clamp(min=torch.finfo(var.dtype).tiny)
+        ratio = torch.where(then.var > 0, ratio, 1.0)
+        new[f"{prefix}running_mean"] = (now.mean / now.batches if plain else mean + shift).to(mean.dtype)
+        new[f"{prefix}running_var"] = (now.var / now.batches if plain else var * ratio).to(var.dtype)
+    return new

@@ -1,0 +1,91 @@
+"""Coded: members kept as packed codes, either each with its own codes or as shared floor codes and one bit plane each.
+
+own codes   value = decode(codes[i])              K b bits per weight
+planes      value = decode(codes[0] + plane[i])   b + K bits per weight: stochastic rounding moves up by one or stays
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pluria.core.family import Bits, check_member, stored_bits
+from pluria.core.rounded import Rounded
+from pluria.numbers.grid import Grid
+from pluria.numbers.packing import pack, unpack
+from pluria.numbers.rounding import codes as codes_of
+from pluria.numbers.rounding import decode, floor_codes
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Codes as packed bytes, uint8 `[K, bytes]` (one row where there are `planes`, uint8 `[K, bytes]` of single bits).
+
+    `grids` is one grid for all members, or one for each. `dims` and `kind` are shape and dtype.
+    """
+
+    grids: tuple[Grid, ...]
+    codes: Tensor
+    planes: Tensor | None
+    dims: tuple[int, ...]
+    kind: str
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size(self.dims)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.kind)  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> int | None:
+        return len(self.codes if self.planes is None else self.planes)
+
+    def write(self, member: int, out: Tensor) -> None:
+        check_member(member, self.size)
+        grid = self.grids[member if len(self.grids) > 1 else 0]
+        count, bits = self.shape.numel(), grid.format.bits
+        code = unpack(self.codes[0 if self.planes is not None else member], bits, count)
+        if self.planes is not None:
+            code = code + unpack(self.planes[member], 1, count)
+        out.copy_(decode(code, grid, torch.empty(self.shape, dtype=torch.float32, device=code.device)))
+
+    def bits(self, members: Sequence[int]) -> Bits:
+        scales = sum(grid.bits() for grid in self.grids)
+        held = stored_bits(self.codes) + (0 if self.planes is None else stored_bits(self.planes)) + scales
+        count, bits = self.shape.numel(), self.grids[0].format.bits
+        each = bits * count + self.grids[0].bits()
+        return Bits(held, len(members) * each, (bits + len(members)) * count + scales)
+
+
+def pack_members(family: Rounded, members: Sequence[int]) -> Coded:
+    """The members of a rounded family, each with its own packed codes."""
+    rows, grids = [], []
+    for member in members:
+        value, grid = family.parts(member)
+        rows.append(pack(codes_of(value, grid, family.address(member)), grid.format.bits))
+        grids.append(grid)
+    held = tuple(grids[:1]) if len(family.bases) == 1 else tuple(grids)
+    return Coded(held, torch.stack(rows), None, tuple(family.shape), _name(family.dtype))
+
+
+def pack_planes(family: Rounded, members: Sequence[int]) -> Coded:
+    """The members of a rounded family with one base as shared floor codes and one bit plane each.
+
+    Raises ValueError for several bases or nearest rounding, which have no shared floor.
+    """
+    if len(family.bases) > 1 or family.coupling is None:
+        raise ValueError("bit planes need stochastic rounding of one base; pack the members one by one")
+    value, grid = family.parts(0)
+    floor = floor_codes(value, grid)
+    planes = [pack(codes_of(value, grid, family.address(member)) - floor, 1) for member in members]
+    floor_packed = pack(floor, grid.format.bits).unsqueeze(0)
+    return Coded((grid,), floor_packed, torch.stack(planes), tuple(family.shape), _name(family.dtype))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,95 @@
+"""Rounded: members drawn from a base by stochastic rounding onto a grid, regenerated from their address.
+
+member i rounds base member bases[i mod B] as draw i div B;  its words have group(draw) B + (i mod B) and mask(draw)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pluria.core.family import Bits, Family, block, check_member
+from pluria.numbers.coupling import Coupling, address
+from pluria.numbers.format import Format
+from pluria.numbers.grid import Granularity, Grid, Layout, fit_grid
+from pluria.numbers.key import Key, tensor_id
+from pluria.numbers.rounding import Address, round_nearest, round_stochastic
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A base family rounded onto a grid fitted to each base member.
+
+    `coupling` None rounds to the nearest grid point: every draw of a base is then the same. `name` is the tensor's
+    canonical name, the source of its random address. `bases` are the base members that are used in turn.
+    """
+
+    base: Family
+    name: str
+    format: Format
+    granularity: Granularity
+    layout: Layout
+    key: Key
+    coupling: Coupling | None
+    bases: tuple[int, ...] = (0,)
+    _grids: dict[int, Grid] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.base.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.base.dtype
+
+    @property
+    def size(self) -> int | None:
+        return None
+
+    def write(self, member: int, out: Tensor) -> None:
+        value, grid = self.parts(member)
+        straight = out.is_contiguous() and out.device == value.device
+        target = out if straight else torch.empty(value.shape, dtype=out.dtype, device=value.device)
+        where = self.address(member)
+        if where is None:
+            round_nearest(value, grid, target)
+        else:
+            round_stochastic(value, grid, where, target)
+        if not straight:
+            out.copy_(target)
+
+    def parts(self, member: int) -> tuple[Tensor, Grid]:
+        """The base value that `member` rounds, and its grid."""
+        check_member(member, self.size)
+        base = self.bases[member % len(self.bases)]
+        value = base_value(self.base, base)
+        if base not in self._grids:
+            self._grids[base] = fit_grid(value, self.format, granularity=self.granularity, layout=self.layout)
+        return value, self._grids[base]
+
+    def address(self, member: int) -> Address | None:
+        """Where the random words of `member` live; None for nearest rounding."""
+        if self.coupling is None:
+            return None
+        draw, base = divmod(member, len(self.bases))
+        group, mask = address(self.coupling, draw)
+        return Address(self.key, tensor_id(self.name), group * len(self.bases) + base, mask)
+
+    def bits(self, members: Sequence[int]) -> Bits:
+        used = sorted({self.bases[member % len(self.bases)] for member in members})
+        count, draws = self.layout.numel, len(set(members)) if self.coupling else len(used)
+        scales = self.parts(0)[1].bits()
+        planes = len(used) * (self.format.bits * count + scales) + (draws * count if self.coupling else 0)
+        file = self.base.bits(used).file + 64
+        return Bits(file, draws * (self.format.bits * count + scales), planes)
+
+
+def base_value(family: Family, member: int) -> Tensor:
+    """One member of a family as a contiguous tensor, without a copy where the family holds it so."""
+    held = getattr(family, "value", None)
+    if held is None and hasattr(family, "values") and getattr(family, "index", 0) is None:
+        held = family.values[member]
+    return held if isinstance(held, Tensor) and held.is_contiguous() else block(family, [member])[0]

@@ -1,0 +1,131 @@
+"""predict: outputs of an ensemble's members on batches, one working copy of the model whatever the number of members.
+
+Block   example ids [n], member numbers [k], outputs [k, n, ..., C] float32, targets [n, ...] or None
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pluria.core.ensemble import Ensemble
+from pluria.core.model import tensors, working_copy
+from pluria.core.params import check_fit
+from pluria.predict.batches import Batches, call, first, logits, moved, place
+from pluria.predict.vmap import side_by_side
+
+View = Callable[[Any], Any]
+Backend = Literal["loop", "vmap"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Outputs `[k, n, ..., C]` (float32, on the CPU) of some members on some examples; the class axis is last."""
+
+    ids: range
+    members: tuple[int, ...]
+    outputs: Tensor
+    targets: Tensor | None
+
+
+def identity(inputs: Any) -> Any:
+    """The view that changes nothing."""
+    return inputs
+
+
+def predict(
+    model: nn.Module,
+    ensemble: Ensemble,
+    batches: Batches,
+    *,
+    inputs: Callable[[Any], tuple[Any, Tensor | None]] = first,
+    output: Callable[[Any], Tensor] = logits,
+    class_axis: int = -1,
+    views: Sequence[View] = (identity,),
+    block: int = 1,
+    backend: Backend = "loop",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+) -> Iterator[Block]:
+    """Blocks of outputs: `block` members at a time, each over all batches; the model itself is not touched.
+
+    batches     re-iterable and unshuffled: they are gone through once for each block of members
+    inputs      splits a batch into (inputs, targets); inputs may be a tensor, a tuple of arguments or a dict
+    output      finds the tensor in what the model returns
+    class_axis  where the classes lie in that tensor, the batch axis counted; they are moved last
+    views       member number i sees views[i mod V](inputs)
+    backend     "loop": members are written in place into one working copy; "vmap": a block side by side, for small
+                models (equal to the loop within float32 rounding)
+    device, dtype, channels_last   of the working copy; outputs come back in float32 on the CPU
+
+    Raises CheckpointError where names or shapes of the ensemble are not the model's, ValueError for a bad option.
+    """
+    if block < 1 or not views:
+        raise ValueError(f"a block has one member or more and there is at least one view; got {block} and {len(views)}")
+    if backend not in ("loop", "vmap"):
+        raise ValueError(f"a back end is 'loop' or 'vmap'; got {backend!r}")
+    if iter(batches) is batches:
+        raise TypeError(
+            "batches are gone through once for each block of members: give a list or a DataLoader, no iterator"
+        )
+    named = dict(model.state_dict(keep_vars=True))
+    check_fit(
+        {n: torch.empty(f.shape, device="meta") for n, f in ensemble.families.items()}, named, what="the ensemble"
+    )
+    where = place(model) if device is None else torch.device(device)
+    twin = working_copy(model, device=where, dtype=dtype, channels_last=channels_last)
+    run = (_one_by_one if backend == "loop" else side_by_side)(twin, ensemble)
+    return _blocks(run, ensemble.members, batches, inputs, output, class_axis, views, block, (where, dtype))
+
+
+Run = Callable[[Sequence[int], Sequence[Any], Callable[[Any], Tensor]], Tensor]
+"""(members, the inputs each member sees, output) -> [k, n, ...]"""
+
+
+def _blocks(
+    run: Run,
+    members: tuple[int, ...],
+    batches: Batches,
+    inputs: Callable[[Any], tuple[Any, Tensor | None]],
+    output: Callable[[Any], Tensor],
+    class_axis: int,
+    views: Sequence[View],
+    block: int,
+    to: tuple[torch.device, torch.dtype | None],
+) -> Iterator[Block]:
+    for start in range(0, len(members), block):
+        chunk, seen = members[start : start + block], 0
+        for batch in batches:
+            # Inference mode is entered batch by batch: it must not leak into the caller between two blocks.
+            with torch.inference_mode():
+                x, targets = inputs(batch)
+                x = moved(x, *to)
+                each = [views[member % len(views)](x) for member in chunk]
+                outputs = run(chunk, each, output).to("cpu", torch.float32)
+                if class_axis not in (-1, outputs.ndim - 2):
+                    outputs = outputs.movedim(class_axis + 1 if class_axis >= 0 else class_axis, -1)
+            outputs = outputs.clone() if outputs.is_inference() else outputs
+            ids = range(seen, seen + outputs.shape[1])
+            seen = ids.stop
+            yield Block(ids, chunk, outputs, None if targets is None else torch.as_tensor(targets).cpu())
+
+
+def _one_by_one(twin: nn.Module, ensemble: Ensemble) -> Run:
+    own = tensors(twin)
+    held: list[int] = []
+
+    def run(members: Sequence[int], each: Sequence[Any], output: Callable[[Any], Tensor]) -> Tensor:
+        rows = []
+        for member, x in zip(members, each, strict=True):
+            if held != [member]:
+                ensemble.write(member, own)
+                held[:] = [member]
+            rows.append(output(call(twin, x)).to(torch.float32))
+        return torch.stack(rows)
+
+    return run

@@ -1,0 +1,98 @@
+"""Every method in one written table: what it does, what it needs, and the laws it keeps or why it does not.
+
+sample   bits     same key, same bits; the global generator and the inputs are untouched
+         prefix   the first k members do not change as K grows
+         file     what is stored and loaded gives the same members
+         mean     the mean of many members is the base within four standard errors
+align    identity  full precision is left as it is
+pool     single    K = 1 is the identity          copies     K copies of x give x
+         order     permuting members with their weights changes nothing
+         double    doubling a weight equals duplicating the member      simplex    probabilities stay probabilities
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SAMPLE_LAWS = ("bits", "prefix", "file", "mean")
+POOL_LAWS = ("single", "copies", "order", "double", "simplex")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row. `maker` is how a recipe calls a sampler; `breaks` gives the reason for each law that does not hold."""
+
+    name: str
+    verb: Literal["sample", "align", "pool"]
+    function: str
+    summary: str
+    needs: str
+    laws: tuple[str, ...]
+    breaks: Mapping[str, str] = field(default_factory=dict)
+    maker: str | None = None
+
+    def load(self) -> Callable[..., Any]:
+        """The function itself."""
+        return _load(self.function)
+
+    @property
+    def make(self) -> Callable[..., Any]:
+        """How a recipe calls a sampler: (model, members, key, options) -> (model, ensemble)."""
+        if self.maker is None:
+            raise ValueError(f"method {self.name!r} cannot be an arm of a recipe")
+        return _load(self.maker)
+
+    def options(self) -> dict[str, inspect.Parameter]:
+        """What a recipe may set for this method, besides `members`."""
+        if self.maker is None:
+            return {}
+        given = inspect.signature(_load(self.maker), eval_str=True).parameters
+        return {n: p for n, p in given.items() if n not in ("model", "members", "key")}
+
+
+ONE = {"prefix": "a single model", "mean": "nearest rounding is biased by design"}
+FIXED = {"prefix": "the grid of members is fixed by its ends", "mean": "members are points, not draws"}
+
+CATALOGUE: tuple[Method, ...] = (
+    Method("full_precision", "sample", "pluria.core.ensemble:single", "the network itself; control", "nothing",
+           ("bits", "file", "mean"), {"prefix": "a single model"}, "pluria.recipe.makers:full_precision"),
+    Method("nearest", "sample", "pluria.sample.rounding:nearest", "nearest rounding, one model; control", "nothing",
+           ("bits", "file"), ONE, "pluria.recipe.makers:nearest"),
+    Method("low_precision", "sample", "pluria.sample.rounding:low_precision", "members by stochastic rounding",
+           "nothing", SAMPLE_LAWS, {}, "pluria.recipe.makers:low_precision"),
+    Method("gaussian", "sample", "pluria.sample.gaussian:gaussian", "Gaussian noise of matched variance; control",
+           "nothing", SAMPLE_LAWS, {}, "pluria.recipe.makers:gaussian"),
+    Method("isotropic", "sample", "pluria.sample.gaussian:isotropic", "equal Gaussian noise on every weight", "a std",
+           SAMPLE_LAWS, {}, "pluria.recipe.makers:isotropic"),
+    Method("dropout", "sample", "pluria.sample.dropout:dropout", "MC dropout, one mask per member", "dropout layers",
+           ("bits", "prefix", "file"), {"mean": "the noise is on activations, the tensors are all shared"},
+           "pluria.recipe.makers:dropout"),
+    Method("plane", "sample", "pluria.sample.plane:plane", "a grid over the plane through three networks",
+           "three checkpoints", ("bits", "file"), FIXED),
+    Method("path", "sample", "pluria.sample.plane:path", "straight pieces between networks", "two checkpoints or more",
+           ("bits", "file"), FIXED),
+    Method("refresh", "align", "pluria.align.refresh:refresh", "batch-norm statistics by difference",
+           "unlabelled inputs", ("identity",)),
+    Method("mean_probability", "pool", "pluria.pool.average:mean_probability", "mean of the members' probabilities",
+           "nothing", POOL_LAWS),
+    Method("mean_logit", "pool", "pluria.pool.average:mean_logit", "mean of the logits, the normalised geometric mean",
+           "nothing", POOL_LAWS),
+    Method("mean", "pool", "pluria.pool.average:mean", "mean of the outputs, for regression", "nothing",
+           ("single", "copies", "order", "double"), {"simplex": "outputs are not probabilities"}),
+    Method("mean_bernoulli", "pool", "pluria.pool.average:mean_bernoulli", "mean probability of each label",
+           "nothing", ("single", "copies", "order", "double"), {"simplex": "labels are not exclusive"}),
+)  # fmt: skip
+
+
+def methods(verb: str | None = None) -> tuple[Method, ...]:
+    """All rows, or those of one verb."""
+    return tuple(method for method in CATALOGUE if verb in (None, method.verb))
+
+
+def _load(path: str) -> Callable[..., Any]:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]

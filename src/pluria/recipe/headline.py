@@ -1,0 +1,66 @@
+"""What a run says in plain words: what was gained at which cost, and which control does as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+RISE = 0.01
+"""A rise of the unperturbed network's NLL by refresh that is worth a warning."""
+
+
+def headline(found: dict[str, Any]) -> str:
+    """One sentence of gain, one of cost, one of the best control."""
+    arms = {arm["name"]: arm for arm in found["arms"]}
+    main, full = arms[found["main"]], arms["full precision"]
+    rival = best_control(found)
+    gap = main["difference"]["nll_scaled"]
+    sure = "" if gap["low"] > 0 or gap["high"] < 0 else ", within the noise of the rows"
+    gain = (
+        f"{main['name']}: NLL {full['scores']['nll']:.3f} → {main['scores']['nll']:.3f}, after temperature "
+        f"{full['scaled']['nll']:.3f} → {main['scaled']['nll']:.3f} ({_percent(gap['estimate'], full['scaled']['nll'])}"
+        f"{sure}), error {full['scores']['error']:.2%} → {main['scores']['error']:.2%}"
+    )
+    cost = (
+        f"for {main['cost']['forwards']} forwards per example instead of 1, and "
+        f"{main['cost']['bits_planes'] / main['cost']['parameters']:.1f} bits per weight"
+    )
+    ahead = rival["scaled"]["nll"] <= main["scaled"]["nll"]
+    count = rival["cost"]["forwards"]
+    price = "one forward" if count == 1 else f"{count} forwards"
+    verdict = "does as well or better" if ahead else "comes nearest"
+    return (
+        f"{gain}; {cost}. Of the controls, {rival['name']} with temperature {verdict}: "
+        f"NLL {rival['scaled']['nll']:.3f}, error {rival['scores']['error']:.2%}, {price}."
+    )
+
+
+def best_control(found: dict[str, Any]) -> dict[str, Any]:
+    """The control with the smallest calibration NLL after temperature and no more forwards than the main arm."""
+    most = next(arm for arm in found["arms"] if arm["name"] == found["main"])["cost"]["forwards"]
+    controls = [arm for arm in found["arms"] if arm["control"] and arm["cost"]["forwards"] <= most]
+    return min(controls, key=lambda arm: arm["calibration_nll_scaled"])
+
+
+def warnings(found: dict[str, Any]) -> list[str]:
+    """What a reader must know before trusting the table."""
+    arms = {arm["name"]: arm for arm in found["arms"]}
+    lines = []
+    refreshed = arms.get("full precision refreshed")
+    if refreshed is not None:
+        rise = refreshed["scores"]["nll"] - arms["full precision"]["scores"]["nll"]
+        if rise > RISE:
+            lines.append(f"refresh alone raises the unperturbed network's NLL by {rise:.3f}: the inputs do not fit it")
+    for arm in found["arms"]:
+        alike = arm["members"] > 1 and arm["diversity"]["mutual_information"] < 1e-9
+        if alike and not arm["control"]:
+            lines.append(
+                f"{arm['name']}: the members give identical outputs, so it is one model at several times the cost"
+            )
+    for row in found["noise"]:
+        if row["clipped"] > 0:
+            lines.append(f"{row['name']}: {row['clipped']:.2%} of the weights clip, so rounding is biased there")
+    return lines
+
+
+def _percent(difference: float, base: float) -> str:
+    return f"{100 * difference / base:+.1f} %".replace("-", "−")

@@ -1,0 +1,81 @@
+"""Methods as a recipe calls them: (model, members, key, options) -> (the model to run, its ensemble)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from pluria.core.ensemble import Ensemble, single
+from pluria.core.params import params_of
+from pluria.numbers.coupling import Coupling
+from pluria.numbers.grid import Granularity
+from pluria.numbers.key import Key
+from pluria.sample import dropout as dropout_members
+from pluria.sample import gaussian as matched
+from pluria.sample import isotropic as equal_noise
+from pluria.sample import low_precision as rounded
+from pluria.sample import nearest as closest
+
+Made = tuple[nn.Module, Ensemble]
+Formats = str | Mapping[str, str]
+Patterns = list[str] | None
+
+
+def full_precision(model: nn.Module, *, members: int, key: Key) -> Made:
+    """The network itself; several members see several views."""
+    return model, Ensemble(single(params_of(model)).families, tuple(range(members)))
+
+
+def nearest(
+    model: nn.Module,
+    *,
+    members: int,
+    key: Key,
+    format: Formats = "int5",
+    granularity: Granularity = "channel",
+    where: Patterns = None,
+) -> Made:
+    """The one model nearest on the grid."""
+    made = closest(model, format=format, granularity=granularity, where=where)
+    return model, Ensemble(made.families, tuple(range(members)))
+
+
+def low_precision(
+    model: nn.Module,
+    *,
+    members: int,
+    key: Key,
+    format: Formats = "int5",
+    coupling: Coupling = "stratified",
+    granularity: Granularity = "channel",
+    where: Patterns = None,
+) -> Made:
+    """Members by stochastic rounding."""
+    options = {"format": format, "coupling": coupling, "granularity": granularity, "where": where}
+    return model, rounded(model, members=members, key=key, **options)  # type: ignore[arg-type]
+
+
+def gaussian(
+    model: nn.Module,
+    *,
+    members: int,
+    key: Key,
+    format: Formats = "int5",
+    granularity: Granularity = "channel",
+    where: Patterns = None,
+    scale: float = 1.0,
+) -> Made:
+    """Gaussian noise with the variance that rounding to `format` would have."""
+    like = rounded(model, members=members, format=format, granularity=granularity, where=where, key=key)
+    return model, matched(like, scale=scale, key=key)
+
+
+def isotropic(model: nn.Module, *, members: int, key: Key, std: float, where: Patterns = None) -> Made:
+    """The same Gaussian noise on every weight."""
+    return model, equal_noise(rounded(model, members=members, where=where, key=key), std=std, key=key)
+
+
+def dropout(model: nn.Module, *, members: int, key: Key) -> Made:
+    """MC dropout."""
+    return dropout_members(model, members=members, key=key)

@@ -1,0 +1,139 @@
+"""Every figure of one arm from its kept outputs: before and after temperature, against K, diversity, reliability.
+
+The temperature is fitted on the pooled calibration rows and applied to the pooled figure rows; nothing else is fitted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pluria.pool import fit_temperature, mean_logit, mean_probability
+from pluria.score import (
+    AMBIGUITY,
+    BRIER,
+    DISAGREEMENT,
+    ECE,
+    ERROR,
+    GEOMETRIC_NLL,
+    MEMBER_ERROR,
+    MEMBER_NLL,
+    MUTUAL_INFORMATION,
+    NLL,
+    adaptive_ece,
+    aurc,
+    auroc,
+    bootstrap_mean,
+    error,
+    flatten,
+    max_probability,
+    member_sums,
+    nll,
+    reliability,
+    tally,
+)
+
+PROPER = (NLL, ERROR, BRIER, ECE)
+DIVERSITY = (MEMBER_NLL, GEOMETRIC_NLL, AMBIGUITY, DISAGREEMENT, MUTUAL_INFORMATION, MEMBER_ERROR)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Logits `[K, N, ..., C]` and targets `[N, ...]` of one part of the rows, flattened to `[K, M, C]` and `[M]`."""
+
+    logits: Tensor
+    y: Tensor
+
+    @staticmethod
+    def of(logits: Tensor, y: Tensor) -> Outputs:
+        """Ignored places are dropped."""
+        return Outputs(*flatten(logits, y))
+
+    def pooled(self, members: int | None = None) -> Tensor:
+        """Log of the mean probability of the first members, `[M, C]`, float64."""
+        return mean_probability(self.logits[:members].to(torch.float64))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures of one arm and seed as plain data, and per-example NLL `[M]` for paired comparisons."""
+
+    figures: dict[str, Any]
+    nll: Tensor
+    nll_scaled: Tensor
+
+
+def measure(calibration: Outputs, figures: Outputs) -> Measured:
+    """All figures of one arm."""
+    temperature = fit_temperature(calibration.pooled(), calibration.y)
+    pooled = figures.pooled()
+    scaled = temperature(pooled)
+    found = {
+        "scores": scores(pooled, figures.y),
+        "scaled": scores(scaled, figures.y),
+        "temperature": temperature.value,
+        "calibration_nll": float(nll(calibration.pooled(), calibration.y).mean()),
+        "calibration_nll_scaled": float(nll(temperature(calibration.pooled()), calibration.y).mean()),
+        "geometric": scores(mean_logit(figures.logits.to(torch.float64)), figures.y),
+        "diversity": diversity(figures),
+        "curve": [point(calibration, figures, k) for k in sizes(len(figures.logits))],
+        "reliability": diagram(pooled, figures.y),
+        "reliability_scaled": diagram(scaled, figures.y),
+    }
+    return Measured(found, nll(pooled, figures.y), nll(scaled, figures.y))
+
+
+def scores(log_probs: Tensor, y: Tensor) -> dict[str, float]:
+    """NLL, error, Brier, ECE, adaptive ECE, and how well confidence finds the errors."""
+    found = tally(PROPER, log_probs, y).figures()
+    wrong, unsure = error(log_probs, y), -max_probability(log_probs)
+    found["adaptive_ece"] = adaptive_ece(log_probs, y)
+    found["aurc"] = aurc(unsure, wrong)
+    both = 0 < float(wrong.sum()) < len(wrong)
+    found["error_auroc"] = auroc(unsure, wrong > 0) if both else float("nan")
+    return {name: value for name, value in found.items() if value == value}
+
+
+def diversity(outputs: Outputs) -> dict[str, float]:
+    """Mean member NLL (a), NLL of the averaged logits (c), ambiguity a - c, disagreement, mutual information."""
+    logits = outputs.logits.to(torch.float64)
+    return tally(DIVERSITY, mean_probability(logits), outputs.y, members=member_sums(logits)).figures()
+
+
+def sizes(members: int) -> list[int]:
+    """1, 2, 4, ... and the number of members."""
+    return sorted({2**j for j in range(members.bit_length()) if 2**j <= members} | {members})
+
+
+def point(calibration: Outputs, figures: Outputs, k: int) -> dict[str, Any]:
+    """NLL and ECE of the first k members, before and after temperature, with bootstrap intervals of the NLL."""
+    temperature = fit_temperature(calibration.pooled(k), calibration.y)
+    pooled = figures.pooled(k)
+    found: dict[str, Any] = {"k": k}
+    for suffix, rows in (("", pooled), ("_scaled", temperature(pooled))):
+        band = bootstrap_mean(nll(rows, figures.y), seed=0, draws=500)
+        found |= {f"nll{suffix}": band.estimate, f"nll{suffix}_low": band.low, f"nll{suffix}_high": band.high}
+        found |= _ece_band(rows, figures.y, suffix)
+    return found
+
+
+def diagram(log_probs: Tensor, y: Tensor) -> dict[str, list[float]]:
+    """Count, mean confidence and accuracy of each of 15 bins."""
+    bins = reliability(log_probs, y)
+    parts = {"count": bins.count, "confidence": bins.confidence, "accuracy": bins.accuracy}
+    return {name: [float(v) for v in values.nan_to_num()] for name, values in parts.items()}
+
+
+def _ece_band(rows: Tensor, y: Tensor, suffix: str, draws: int = 50) -> dict[str, float]:
+    """The 95 % range of the ECE over resampled rows, moved to the middle of its bias: resampling adds to the ECE."""
+    generator = torch.Generator().manual_seed(0)
+    full = reliability(rows, y).ece
+    again = []
+    for _ in range(draws):
+        pick = torch.randint(len(y), (len(y),), generator=generator)
+        again.append(reliability(rows[pick], y[pick]).ece)
+    spread = 1.96 * float(torch.tensor(again, dtype=torch.float64).std())
+    return {f"ece{suffix}": full, f"ece{suffix}_low": max(full - spread, 0.0), f"ece{suffix}_high": full + spread}

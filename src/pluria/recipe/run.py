@@ -1,0 +1,173 @@
+"""Run a recipe: predict once, keep every member's outputs, compute every figure from what is kept.
+
+    network, data -> jobs -> for each member: outputs on (calibration, figures) -> figures.json, ensemble.pluria
+
+A run that is interrupted goes on where it stopped and gives the same bits: a member is a function of its number, and
+the folder pins what else the bits depend on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pluria.core.errors import DataError
+from pluria.core.params import params_of
+from pluria.predict import predict
+from pluria.recipe.figures import figures
+from pluria.recipe.folder import RunFolder, digest
+from pluria.recipe.plan import Job, draw, jobs
+from pluria.recipe.resolve import Rows, data_rows, device_of, load_network, training_rows
+from pluria.recipe.schema import Recipe
+from pluria.store.file import save
+from pluria.zoo.views import view
+
+PARTS = ("calibration", "figures")
+
+
+class Progress(Protocol):
+    """Told what is being done; `total` is in forwards of one member over all rows."""
+
+    def __call__(self, what: str, done: float, total: float) -> None: ...
+
+
+def quiet(what: str, done: float, total: float) -> None:
+    """Progress that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe whose network and rows are read and whose jobs are known; nothing has been predicted yet."""
+
+    recipe: Recipe
+    model: nn.Module
+    rows: Rows
+    jobs: list[Job]
+    notes: list[str]
+
+
+def prepare(recipe: Recipe, progress: Progress = quiet) -> Prepared:
+    """Read and check everything a run needs. Raises RecipeError, CheckpointError or DataError."""
+    device_of(recipe.device)
+    rows, training = data_rows(recipe), training_rows(recipe)
+    epochs = recipe.network.train.epochs if recipe.network.train else 0
+    model, notes = load_network(recipe.network, training, lambda done, loss: progress("training", done, epochs))
+    prepared = Prepared(recipe, model, rows, jobs(recipe, model), notes)
+    _try(prepared)
+    return prepared
+
+
+def run(
+    recipe: Recipe, out: Path, *, restart: bool = False, progress: Progress = quiet, command: str = ""
+) -> dict[str, Any]:
+    """Run a recipe into the folder `out` and return its figures, which are also in `out/figures.json`."""
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    prepared, folder = prepare(recipe, progress), RunFolder(out)
+    folder.claim(recipe, _pinned(prepared), restart=restart)
+    total, done = sum(job.arm.members for job in prepared.jobs), 0
+    for job in prepared.jobs:
+        missing = [i for i in range(job.arm.members) if not folder.kept(job.slug, i)]
+        done += job.arm.members - len(missing)
+        for position, parts, seconds in _outputs(prepared, job, missing):
+            folder.keep(job.slug, position, parts, seconds)
+            done += 1
+            progress(job.name, done, total)
+    _store(prepared, out)
+    progress("figures", 0, 1)
+    found = figures(prepared.recipe, prepared.model, prepared.rows, prepared.jobs, folder, command, prepared.notes)
+    folder.write("figures.json", found)
+    return found
+
+
+def _outputs(prepared: Prepared, job: Job, positions: list[int]) -> Iterator[tuple[int, dict[str, Tensor], float]]:
+    """Outputs of the members at these positions on both parts, one by one."""
+    if not positions:
+        return
+    recipe, rows = prepared.recipe, (prepared.rows.calibration, prepared.rows.figures)
+    device = device_of(recipe.device)
+    model, ensemble = draw(job, prepared.model, unlabelled(prepared), positions)
+    batches = Chain([part.batches(recipe.batch) for part in rows])
+    options: dict[str, Any] = {
+        "device": device,
+        "dtype": getattr(torch, recipe.dtype),
+        "channels_last": recipe.channels_last,
+    }
+    blocks = predict(model, ensemble, batches, views=[view(name) for name in job.arm.views], class_axis=1, **options)
+    held: list[Tensor] = []
+    start = time.perf_counter()
+    for block in blocks:
+        held.append(block.outputs[0])
+        if block.ids.stop == sum(map(len, rows)):
+            outputs = torch.cat(held)
+            _check(outputs, job.name)
+            parts = dict(zip(PARTS, torch.split(outputs, [len(part) for part in rows]), strict=True))
+            position = positions[ensemble.members.index(block.members[0])]
+            yield position, parts, time.perf_counter() - start
+            held, start = [], time.perf_counter()
+
+
+class Chain:
+    """Several collections of batches, one after the other, as often as asked for."""
+
+    def __init__(self, parts: list[Any]) -> None:
+        self.parts = parts
+
+    def __iter__(self) -> Iterator[Any]:
+        for part in self.parts:
+            yield from part
+
+
+def unlabelled(prepared: Prepared) -> list[Tensor]:
+    """Inputs of the calibration rows, for batch-norm refresh; their labels are not used."""
+    some = prepared.rows.calibration.take(slice(0, prepared.recipe.refresh_rows))
+    return [x for x, _ in some.batches(prepared.recipe.batch) if len(x) > 1]
+
+
+def _try(prepared: Prepared) -> None:
+    """One forward of two rows, so that a network that does not fit the data is met before any work."""
+    x, _ = next(iter(prepared.rows.figures.batches(2)))
+    try:
+        with torch.inference_mode():
+            prepared.model(x)
+    except (RuntimeError, ValueError, TypeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise DataError(
+            f"the network does not take inputs of shape {tuple(x.shape)} and type {x.dtype}: {first}"
+        ) from None
+
+
+def _check(outputs: Tensor, name: str) -> None:
+    if not bool(torch.isfinite(outputs).all()):
+        raise DataError(f"{name}: the outputs hold NaN or Inf. Try more bits, or look at the inputs")
+
+
+def _pinned(prepared: Prepared) -> dict[str, Any]:
+    """What the bits of the predictions depend on besides the recipe."""
+    parts = [prepared.rows.calibration, prepared.rows.figures]
+    return {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "network": digest(list(params_of(prepared.model).values())),
+        "rows": digest([tensor for part in parts for tensor in (part.inputs, part.targets)]),
+    }
+
+
+def _store(prepared: Prepared, out: Path) -> None:
+    """The drawn ensembles of the first seed as one file."""
+    first = prepared.recipe.seeds[0]
+    kept = {}
+    for job in prepared.jobs:
+        if job.seed == first and not job.control:
+            kept[job.name] = draw(job, prepared.model, unlabelled(prepared), list(range(job.arm.members)))[1]
+    spec = prepared.recipe.network.model_dump(mode="json", exclude_none=True)
+    data = prepared.rows.figures
+    about = {"network": spec, "pool": "mean_probability", "classes": list(data.classes),
+             "inputs": {"mean": list(data.mean), "std": list(data.std)}}  # fmt: skip
+    save(out / "ensemble.pluria", kept, about=about)

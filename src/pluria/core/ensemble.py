@@ -63,11 +63,11 @@ class Ensemble:
 
     def write(self, member: int, params: Params) -> None:
         """Write member number `member` in place into the tensors of `params`; each family is written once."""
-        done: set[int] = set()
+        done: set[object] = set()
         with torch.no_grad():
             for name, family in self.families.items():
                 out = params[name]
-                if (place := out.data_ptr() if out.numel() else id(out)) not in done:
+                if (place := _place(out)) not in done:
                     done.add(place)
                     family.write(member, out)
 
@@ -81,6 +81,8 @@ class Ensemble:
     def take(self, positions: Sequence[int]) -> Ensemble:
         """The members at these positions (not numbers), in this order, with their weights normalised again."""
         at = list(positions)
+        if at and not -len(self) <= min(at) <= max(at) < len(self):
+            raise IndexError(f"{len(self)} members are at positions 0..{len(self) - 1}; got {at}")
         return replace(self, members=tuple(self.members[i] for i in at), weights=self.weights[at])
 
     def reweight(self, weights: Tensor | None) -> Ensemble:
@@ -98,6 +100,10 @@ class Ensemble:
             moved.setdefault(id(family), map_tensors(family, lambda tensor: tensor.to(device)))
         return self.with_families({name: moved[id(family)] for name, family in self.families.items()})
 
+    def outline(self) -> dict[str, Tensor]:
+        """A member's names, shapes and dtypes, as tensors without data on the device `meta`."""
+        return {n: torch.empty(f.shape, dtype=f.dtype, device="meta") for n, f in self.families.items()}
+
     def bits(self) -> Bits:
         """What the members cost to store; tied tensors count once."""
         total = Bits.same(0)
@@ -114,6 +120,8 @@ def single(params: Params) -> Ensemble:
 
 def stack(several: Sequence[Params]) -> Ensemble:
     """An ensemble of checkpoints with equal names and shapes, kept one by one (copied)."""
+    if not several:
+        raise ValueError("no checkpoints to stack; give one or more")
     check_same(several)
     made: dict[tuple[int, ...], Family] = {}
     families: dict[str, Family] = {}
@@ -127,9 +135,11 @@ def stack(several: Sequence[Params]) -> Ensemble:
 
 def join(*ensembles: Ensemble, weights: Tensor | None = None) -> Ensemble:
     """Members of several ensembles of one network end to end, numbered anew from zero; uniform unless weighted."""
+    if not ensembles:
+        raise ValueError("no ensembles to join; give one or more")
     names = list(ensembles[0].families)
     for other in ensembles[1:]:
-        check_same([{n: _empty(f) for n, f in e.families.items()} for e in (ensembles[0], other)])
+        check_same([ensembles[0].outline(), other.outline()])
     ids = tuple(ensemble.members for ensemble in ensembles)
     made: dict[tuple[int, ...], Family] = {}
     families: dict[str, Family] = {}
@@ -139,8 +149,9 @@ def join(*ensembles: Ensemble, weights: Tensor | None = None) -> Ensemble:
     return Ensemble(families, tuple(range(sum(map(len, ids)))), UNIFORM if weights is None else weights)
 
 
-def _empty(family: Family) -> Tensor:
-    return torch.empty(family.shape, dtype=family.dtype, device="meta")
+def _place(out: Tensor) -> object:
+    """Equal for tensors that are one and the same memory; a view of a part of another is not."""
+    return (out.data_ptr(), out.shape, out.stride()) if out.numel() else id(out)
 
 
 def _normalised(weights: Tensor, count: int) -> Tensor:
@@ -151,4 +162,6 @@ def _normalised(weights: Tensor, count: int) -> Tensor:
         raise ValueError(f"{count} members need weights of shape ({count},); got {tuple(weights.shape)}")
     if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()) or not float(weights.sum()) > 0:
         raise ValueError(f"mixing weights are finite, not negative and not all zero; got {weights.tolist()}")
-    return weights / weights.sum()
+    total = float(weights.sum())
+    # Weights that sum to one already keep their bits, or every copy of an ensemble would move the last of them.
+    return weights.clone() if abs(total - 1.0) <= count * torch.finfo(torch.float64).eps else weights / total

@@ -77,6 +77,7 @@ class Shared:
         return None
 
     def write(self, member: int, out: Tensor) -> None:
+        check_member(member, self.size)
         out.copy_(self.value)
 
     def bits(self, members: Sequence[int]) -> Bits:

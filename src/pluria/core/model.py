@@ -114,17 +114,17 @@ def _own_roles(module: nn.Module) -> Iterator[tuple[str, Role]]:
 
 
 def _untied_head(model: nn.Module) -> set[int]:
-    """Identities of the output layer's weight of a language model, empty where it is tied to the embedding."""
-    output = getattr(model, "get_output_embeddings", lambda: None)()
-    weight = getattr(output, "weight", None)
-    if weight is None:
-        return set()
-    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    return set() if id(weight) in embedded else {id(weight)}
+    """Identities of the output layers' weights of language models, without those tied to the embedding."""
+    # Any module may be the language model: it is often wrapped in another.
+    outputs = (getattr(module, "get_output_embeddings", lambda: None)() for module in model.modules())
+    weights = (getattr(output, "weight", None) for output in outputs)
+    heads = {id(weight) for weight in weights if isinstance(weight, Tensor)}
+    return heads - {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
 
 
 def _guess(name: str, value: Tensor) -> Role:
-    if value.ndim < 2 or not name.rsplit(".", 1)[-1].startswith(("weight", "in_proj_weight")):
+    own = name.rsplit(".", 1)[-1]
+    if value.ndim < 2 or not (own.startswith("weight") or own.endswith("weight")):
         return OTHER
     if "emb" in name or "wte" in name or "wpe" in name:
         return Role("embedding")

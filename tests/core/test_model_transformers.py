@@ -21,8 +21,16 @@ TOKENS = {"input_ids": torch.tensor([[1, 2, 3], [4, 5, 6]]), "attention_mask": t
 def models() -> Iterator[dict[str, nn.Module]]:
     """GPT-2 (inputs first, tied head), Llama (untied head), BERT (tied head) and ViT."""
     pytest.importorskip("transformers", reason="transformers is not installed")
-    from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-    from transformers import ViTConfig, ViTForImageClassification
+    from transformers import (
+        BertConfig,
+        BertForMaskedLM,
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        ViTConfig,
+        ViTForImageClassification,
+    )
 
     logging.disable(logging.WARNING)
     torch.manual_seed(0)

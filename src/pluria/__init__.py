@@ -1,1 +1,113 @@
-"""Many models out of one; one answer out of many."""
+"""Many models out of one; one answer out of many: ensembles of neural networks on a budget.
+
+>>> import torch, pluria
+>>> model = torch.nn.Linear(4, 3)
+>>> ensemble = pluria.low_precision(model, format="int5", members=8)
+>>> len(ensemble), ensemble.params(0)["weight"].shape
+(8, torch.Size([3, 4]))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pluria.align.refresh import refresh
+    from pluria.core.ensemble import Ensemble, join, single, stack
+    from pluria.core.errors import CheckpointError, DataError, FileFormatError, PluriaError, RecipeError
+    from pluria.core.model import Role, roles
+    from pluria.core.params import Params, params_of
+    from pluria.numbers.format import number_format
+    from pluria.numbers.key import Key
+    from pluria.pool.average import mean_logit, mean_probability
+    from pluria.pool.temperature import fit_temperature
+    from pluria.predict.gather import gather
+    from pluria.report.compare import Comparison, compare
+    from pluria.sample.choose import choose_format
+    from pluria.sample.dropout import dropout
+    from pluria.sample.gaussian import gaussian, isotropic
+    from pluria.sample.noise import noise
+    from pluria.sample.plane import path, plane
+    from pluria.sample.rounding import low_precision, nearest
+    from pluria.store.checkpoint import read_checkpoint
+    from pluria.store.export import export_member, export_members, packed
+    from pluria.store.file import load, load_all, save
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "align.refresh": ("refresh",),
+    "core.ensemble": ("Ensemble", "join", "single", "stack"),
+    "core.errors": ("CheckpointError", "DataError", "FileFormatError", "PluriaError", "RecipeError"),
+    "core.model": ("Role", "roles"),
+    "core.params": ("Params", "params_of"),
+    "numbers.format": ("number_format",),
+    "numbers.key": ("Key",),
+    "pool.average": ("mean_logit", "mean_probability"),
+    "pool.temperature": ("fit_temperature",),
+    "predict.gather": ("gather",),
+    "report.compare": ("Comparison", "compare"),
+    "sample.choose": ("choose_format",),
+    "sample.dropout": ("dropout",),
+    "sample.gaussian": ("gaussian", "isotropic"),
+    "sample.noise": ("noise",),
+    "sample.plane": ("path", "plane"),
+    "sample.rounding": ("low_precision", "nearest"),
+    "store.checkpoint": ("read_checkpoint",),
+    "store.export": ("export_member", "export_members", "packed"),
+    "store.file": ("load", "load_all", "save"),
+}
+_OF = {name: f"pluria.{module}" for module, names in _WHERE.items() for name in names}
+
+__all__ = [
+    "CheckpointError",
+    "Comparison",
+    "DataError",
+    "Ensemble",
+    "FileFormatError",
+    "Key",
+    "Params",
+    "PluriaError",
+    "RecipeError",
+    "Role",
+    "choose_format",
+    "compare",
+    "dropout",
+    "export_member",
+    "export_members",
+    "fit_temperature",
+    "gather",
+    "gaussian",
+    "isotropic",
+    "join",
+    "load",
+    "load_all",
+    "low_precision",
+    "mean_logit",
+    "mean_probability",
+    "nearest",
+    "noise",
+    "number_format",
+    "packed",
+    "params_of",
+    "path",
+    "plane",
+    "read_checkpoint",
+    "refresh",
+    "roles",
+    "save",
+    "single",
+    "stack",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when they are first used, so that `import pluria` costs nothing."""
+    if name not in _OF:
+        raise AttributeError(f"module 'pluria' has no attribute {name!r}")
+    return getattr(importlib.import_module(_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pluria.pool import mean_probability
 from pluria.score import flatten, member_sums, mutual_information
-from pluria.zoo.dataset import Dataset
+from pluria.zoo.dataset import IGNORED, Dataset
 
 SHOWN = 12
 SIDE = 96
@@ -22,7 +22,7 @@ def disagreed(rows: Dataset, outputs: Tensor) -> list[dict[str, Any]]:
 
     Dense outputs have no list: a place in a picture says little alone.
     """
-    if outputs.ndim != 3 or bool((rows.targets == -100).any()):
+    if outputs.ndim != 3 or bool((rows.targets == IGNORED).any()):
         return []
     logits, _ = flatten(outputs.to(torch.float64), rows.targets)
     information = mutual_information(member_sums(logits))

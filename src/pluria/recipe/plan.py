@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from pluria.align.refresh import has_batch_norm, refresh
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import RecipeError
 from pluria.numbers.key import Key
+from pluria.predict.batches import call
 from pluria.recipe.catalogue import methods
 from pluria.recipe.schema import Arm, Recipe
 from pluria.sample.dropout import KINDS
@@ -64,9 +64,7 @@ def jobs(recipe: Recipe, model: nn.Module) -> list[Job]:
     return list(found.values())
 
 
-def draw(
-    job: Job, model: nn.Module, unlabelled: list[torch.Tensor], positions: list[int]
-) -> tuple[nn.Module, Ensemble]:
+def draw(job: Job, model: nn.Module, unlabelled: list[Any], positions: list[int]) -> tuple[nn.Module, Ensemble]:
     """The network to run and the members at these positions, refreshed on unlabelled inputs where the arm says so."""
     method = next(method for method in methods("sample") if method.name == job.arm.method)
     try:
@@ -74,7 +72,7 @@ def draw(
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{job.name}: {error}") from None
     ensemble = ensemble.take(positions)
-    return made, refresh(made, ensemble, unlabelled) if job.arm.refresh else ensemble
+    return made, refresh(made, ensemble, unlabelled, forward=call) if job.arm.refresh else ensemble
 
 
 def has_dropout(model: nn.Module) -> bool:

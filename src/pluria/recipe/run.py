@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pluria.core.errors import DataError
 from pluria.core.params import params_of
-from pluria.predict import predict
+from pluria.predict import first, logits, predict
 from pluria.recipe.figures import figures
 from pluria.recipe.folder import RunFolder, digest
 from pluria.recipe.plan import Job, draw, jobs
@@ -66,11 +66,24 @@ def prepare(recipe: Recipe, progress: Progress = quiet) -> Prepared:
 def run(
     recipe: Recipe, out: Path, *, restart: bool = False, progress: Progress = quiet, command: str = ""
 ) -> dict[str, Any]:
-    """Run a recipe into the folder `out` and return its figures, which are also in `out/figures.json`."""
+    """Run a recipe into the folder `out` and return its figures, which are also in `out/figures.json`.
+
+    Raises RecipeError, CheckpointError or DataError before any heavy work. What an interrupted run has kept is used.
+    """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     prepared, folder = prepare(recipe, progress), RunFolder(out)
     folder.claim(recipe, _pinned(prepared), restart=restart)
+    predict_all(prepared, folder, progress)
+    _store(prepared, out)
+    progress("figures", 1, 1)
+    found = figures(recipe, prepared.model, prepared.rows, prepared.jobs, folder, command, prepared.notes)
+    folder.write("figures.json", found)
+    return found
+
+
+def predict_all(prepared: Prepared, folder: RunFolder, progress: Progress = quiet) -> None:
+    """Keep the outputs of every member that is not kept yet."""
     total, done = sum(job.arm.members for job in prepared.jobs), 0
     for job in prepared.jobs:
         missing = [i for i in range(job.arm.members) if not folder.kept(job.slug, i)]
@@ -79,11 +92,6 @@ def run(
             folder.keep(job.slug, position, parts, seconds)
             done += 1
             progress(job.name, done, total)
-    _store(prepared, out)
-    progress("figures", 0, 1)
-    found = figures(prepared.recipe, prepared.model, prepared.rows, prepared.jobs, folder, command, prepared.notes)
-    folder.write("figures.json", found)
-    return found
 
 
 def _outputs(prepared: Prepared, job: Job, positions: list[int]) -> Iterator[tuple[int, dict[str, Tensor], float]]:
@@ -124,10 +132,10 @@ class Chain:
             yield from part
 
 
-def unlabelled(prepared: Prepared) -> list[Tensor]:
+def unlabelled(prepared: Prepared) -> list[Any]:
     """Inputs of the calibration rows, for batch-norm refresh; their labels are not used."""
     some = prepared.rows.calibration.take(slice(0, prepared.recipe.refresh_rows))
-    return [x for x, _ in some.batches(prepared.recipe.batch) if len(x) > 1]
+    return [first(batch)[0] for batch in some.batches(prepared.recipe.batch)]
 
 
 def _try(prepared: Prepared) -> None:
@@ -135,12 +143,14 @@ def _try(prepared: Prepared) -> None:
     x, _ = next(iter(prepared.rows.figures.batches(2)))
     try:
         with torch.inference_mode():
-            prepared.model(x)
+            outputs = logits(prepared.model(x))
     except (RuntimeError, ValueError, TypeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"the network does not take inputs of shape {tuple(x.shape)} and type {x.dtype}: {first}"
-        ) from None
+        line = str(error).strip().splitlines()[0]
+        raise DataError(f"the network does not take inputs of shape {tuple(x.shape)}, {x.dtype}: {line}") from None
+    classes = prepared.rows.figures.classes
+    if outputs.ndim < 2 or outputs.shape[1] != len(classes):
+        wanted = f"{len(classes)} classes on axis 1 ({', '.join(classes[:3])}, ...)"
+        raise DataError(f"the network gives outputs of shape {tuple(outputs.shape)}; the data have {wanted}")
 
 
 def _check(outputs: Tensor, name: str) -> None:

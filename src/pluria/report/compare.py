@@ -1,0 +1,119 @@
+"""compare: what low-precision members do for a network of your own, beside every control that applies.
+
+model, calibration batches, figure batches -> table and report
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pluria.core.errors import DataError
+from pluria.predict import first
+from pluria.recipe.figures import figures
+from pluria.recipe.folder import RunFolder
+from pluria.recipe.plan import jobs
+from pluria.recipe.resolve import Rows
+from pluria.recipe.run import Prepared, Progress, predict_all, quiet
+from pluria.recipe.schema import make_recipe
+from pluria.report.html import write_report
+from pluria.report.tables import plain
+
+DEFAULT = ({"method": "low_precision", "format": "int5", "members": 8},)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every figure of a comparison as plain data; printed, it is a table."""
+
+    figures: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.figures['headline']}\n\n{plain(self.figures)}"
+
+    def report(self, path: str | Path) -> None:
+        """Write the comparison as one HTML file."""
+        write_report(self.figures, Path(path))
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Batches of the user's as rows of a run: they are gone through as they are, whatever size is asked for."""
+
+    name: str
+    given: Iterable[Any]
+    targets: Tensor
+    classes: tuple[str, ...]
+    inputs: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(self, size: int) -> Iterable[Any]:
+        """The batches as given."""
+        return self.given
+
+    def take(self, rows: slice) -> Given:
+        """As many whole batches from the start as `rows` needs."""
+        some, seen = [], 0
+        for batch in self.given:
+            if seen >= rows.stop:
+                break
+            some.append(batch)
+            seen += len(first(batch)[1])  # type: ignore[arg-type]
+        return Given(self.name, some, self.targets[:seen], self.classes, self.inputs[:seen])
+
+
+def compare(
+    model: nn.Module,
+    calibration: Iterable[Any],
+    figure: Iterable[Any],
+    *,
+    arms: Sequence[Mapping[str, Any]] = DEFAULT,
+    views: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    classes: Sequence[str] | None = None,
+    progress: Progress = quiet,
+) -> Comparison:
+    """Measure arms and controls on labelled batches; temperature and choices see the calibration batches only.
+
+    calibration, figure   re-iterable, unshuffled batches (inputs, targets); targets int64 `[n]` or `[n, ...]`
+    arms                  methods with options, as in a recipe: {"method": "low_precision", "format": "int4", ...}
+    views                 names of label-preserving views of images, such as "flip"; they make a control
+
+    Raises DataError for batches without targets, RecipeError for an arm that does not exist.
+    """
+    plan = {"network": {"model": type(model).__name__}, "data": {"reader": "given"}, "arms": [dict(arm) for arm in arms],
+            "views": list(views), "seeds": list(seeds), "title": f"{type(model).__name__}: low precision and its controls"}  # fmt: skip
+    recipe = make_recipe(plan, "the arms")
+    targets = [_targets(part) for part in (calibration, figure)]
+    count = 1 + max(int(part.max()) for part in targets)
+    names = tuple(classes or map(str, range(count)))
+    parts = [
+        Given(name, given, y, names, torch.empty(len(y), 0))
+        for name, given, y in zip(("calibration", "figures"), (calibration, figure), targets, strict=True)
+    ]
+    rows = Rows(*parts)  # type: ignore[arg-type]
+    prepared = Prepared(recipe, model, rows, jobs(recipe, model), [])
+    with tempfile.TemporaryDirectory() as place:
+        folder = RunFolder(Path(place))
+        predict_all(prepared, folder, progress)
+        found = figures(recipe, model, rows, prepared.jobs, folder, shlex.join(sys.argv), [])
+    return Comparison(found)
+
+
+def _targets(batches: Iterable[Any]) -> Tensor:
+    if iter(batches) is batches:
+        raise TypeError("batches are gone through several times: give a list or a DataLoader without shuffling")
+    found = [first(batch)[1] for batch in batches]
+    if not found or any(part is None for part in found):
+        raise DataError("comparing needs labelled batches, (inputs, targets) or a dict with labels; got none")
+    return torch.cat([torch.as_tensor(part) for part in found])

@@ -1,6 +1,6 @@
 """Number systems: a sorted grid of values around zero, scaled to fit a group of weights.
 
-    integer    symmetric  {-(2^(b-1) - 1) .. 2^(b-1) - 1};  asymmetric  {-z .. 2^b - 1 - z} with a zero point z per group
+    integer    symmetric  {-(2^(b-1) - 1) .. 2^(b-1) - 1};  asymmetric  {-z .. 2^b - 1 - z}, one zero point z per group
     minifloat  sign, exponent and mantissa bits: FP8 E4M3 and E5M2, FP6 E2M3 and E3M2, FP4 E2M1, BF16, FP16
     normal     the 16 quantiles of NormalFloat (Dettmers et al., "QLoRA", 2023)
 
@@ -56,7 +56,7 @@ class Integer:
 
     @property
     def top(self) -> int:
-        return 2 ** (self.bits - 1) - 1 if self.symmetric else 2**self.bits - 1
+        return (1 << (self.bits - 1)) - 1 if self.symmetric else (1 << self.bits) - 1
 
     def scale(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.symmetric:
@@ -121,17 +121,18 @@ class Minifloat:
 
     def encode(self, value: Tensor, zero: Tensor | None) -> Tensor:
         exponent = self._exponent(value)
-        steps = torch.ldexp(value.abs(), self.mantissa - exponent).to(torch.int64)
+        # Division by 2^exponent first: 2^(mantissa - exponent) overflows float32 at the small end of bf16.
+        steps = (value.abs() / torch.ldexp(torch.ones_like(value), exponent) * 2**self.mantissa).to(torch.int64)
         magnitude = (exponent.to(torch.int64) - self._smallest) * 2**self.mantissa + steps
         return torch.where(value < 0, -magnitude, magnitude) + self._top
 
     @property
     def _smallest(self) -> int:
-        return 2 - 2 ** (self.exponent - 1)
+        return 2 - (1 << (self.exponent - 1))
 
     @property
     def _top(self) -> int:
-        return 2 ** (self.exponent + self.mantissa) - 1
+        return (1 << (self.exponent + self.mantissa)) - 1
 
     def decode(self, code: Tensor, zero: Tensor | None) -> Tensor:
         signed = code - self._top

@@ -1,23 +1,135 @@
-"""Stochastic rounding onto integer grids at memory speed on a CPU: one fused loop compiled by Numba.
+"""Stochastic rounding at memory speed on a CPU: one fused loop compiled by Numba, on all of torch's threads.
 
-Bit for bit the same as the torch reference in `rounding.py`. Other formats, devices and dtypes are not served.
+Bit for bit the same as the torch reference in `rounding.py`, for every number system. What is not served (other devices
+and dtypes, non-contiguous tensors, no Numba) takes the reference. The loops are in `compiled.py`.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from types import ModuleType
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pluria.numbers.format import Integer, Minifloat, NormalFloat
 from pluria.numbers.grid import Grid
+from pluria.numbers.key import ELEMENTS, ROUNDING
+
+READS = (torch.float32, torch.bfloat16, torch.float16)
+WRITES = (torch.float32, torch.bfloat16)
+SHARE = 2**18
+"""Fewest elements worth a thread of their own."""
+
+
+def available(device: torch.device | None) -> bool:
+    """Whether compiled loops can fill tensors on `device` (None: the default device)."""
+    kind = torch.get_default_device().type if device is None else device.type
+    return kind == "cpu" and not torch.compiler.is_compiling() and _loops() is not None
 
 
 def serves(tensor: Tensor, grid: Grid, out: Tensor) -> bool:
     """Whether this kernel can round `tensor` into `out`."""
-    return False
+    return (
+        _plain(tensor, READS)
+        and _plain(out, WRITES)
+        and not out.requires_grad
+        and isinstance(grid.format, Integer | Minifloat | NormalFloat)
+        and tensor.numel() == out.numel() == grid.layout.numel <= ELEMENTS
+        and grid.scale.numel() * grid.group == tensor.numel()
+        and grid.scale.device.type == "cpu"
+        and available(tensor.device)
+    )
 
 
 def round_stochastic(
     tensor: Tensor, grid: Grid, key: tuple[int, int], tensor_id: int, group: int, mask: int, out: Tensor
 ) -> Tensor:
     """Write the rounded values of `tensor` into `out` and return it."""
-    raise ValueError("the kernel does not serve this tensor")
+    loops = _loops()
+    if loops is None:
+        raise ValueError("the kernel serves no tensor, because Numba cannot be imported; ask `serves` first")
+    source, target = _array(tensor), _array(out)
+    layout = np.array([*_shape(grid)], np.int64)
+    scale, zero, kind, rule = _rule(grid, loops)
+    address = np.array([*key, tensor_id, group, ROUNDING, mask], np.uint64)
+    half = tensor.dtype == torch.float16
+
+    def work(start: int, stop: int) -> None:
+        loops.round_range(*target, *source, half, scale, zero, layout, address, kind, rule, start, stop)
+
+    _share(work, tensor.numel(), loops.BLOCK)
+    return out
+
+
+def words(key: tuple[int, int], tensor_id: int, group: int, stream: int, start: int, stop: int) -> Tensor:
+    """Random words of elements start..stop-1, as `philox.words` gives them: int64 on the CPU."""
+    loops = _loops()
+    if loops is None:
+        raise ValueError("no words without Numba; ask `available` first")
+    first = start // 4
+    filled = np.empty(4 * (-(-stop // 4) - first), np.uint32)
+    loops.fill_words(filled, np.uint64(first), np.array([*key, tensor_id, group, stream], np.uint64))
+    return torch.from_numpy(filled[start - 4 * first :][: stop - start].astype(np.int64))
+
+
+@lru_cache(maxsize=1)
+def _loops() -> ModuleType | None:
+    try:
+        from pluria.numbers import compiled
+    except ImportError as error:
+        warnings.warn(f"rounding takes the slow path, since Numba cannot be imported ({error})", stacklevel=2)
+        return None
+    return compiled
+
+
+def _plain(tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> bool:
+    """Subclasses may hold no memory of their own; they take the reference."""
+    kind = type(tensor) in (Tensor, torch.nn.Parameter)
+    return kind and tensor.device.type == "cpu" and tensor.dtype in dtypes and tensor.is_contiguous()
+
+
+def _array(tensor: Tensor) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """The tensor's memory as float32 or as 16-bit patterns; the other of the two is empty."""
+    flat = tensor.detach().view(-1)
+    if flat.dtype == torch.float32:
+        return flat.numpy(), np.empty(0, np.uint16)
+    return np.empty(0, np.float32), flat.view(torch.int16).numpy().view(np.uint16)
+
+
+def _shape(grid: Grid) -> tuple[int, ...]:
+    layout = grid.layout
+    return layout.outer, layout.channels, layout.inner, grid.group, layout.inputs // grid.group
+
+
+def _rule(grid: Grid, loops: ModuleType) -> tuple[NDArray[np.float32], NDArray[np.float32], int, NDArray[np.float32]]:
+    """Scales, zero points, the kind of grid and its numbers (see `compiled.round_range`)."""
+    scale = grid.scale.detach().contiguous().view(-1).numpy()
+    zero, form = np.zeros_like(scale), grid.format
+    if isinstance(form, Integer):
+        if grid.zero is None:
+            zero, rule = np.full_like(scale, form.top), [2 * form.top]
+        else:
+            zero, rule = grid.zero.detach().contiguous().view(-1).numpy(), [form.top]
+        return scale, zero, loops.INTEGER, np.array(rule, np.float32)
+    if isinstance(form, Minifloat):
+        numbers = [form.largest, 2.0 ** (2 - 2 ** (form.exponent - 1)), 2.0**-form.mantissa]
+        return scale, zero, loops.MINIFLOAT, np.array(numbers, np.float32)
+    return scale, zero, loops.TABLE, form.decode(torch.arange(2**form.bits, device="cpu"), None).numpy()
+
+
+def _share(work: Callable[[int, int], None], count: int, block: int) -> None:
+    """Run work(start, stop) over 0..count in whole blocks, four pieces per thread so that a busy core does less."""
+    threads = min(torch.get_num_threads(), -(-count // SHARE))
+    if threads <= 1:
+        work(0, count)
+        return
+    piece = max(SHARE, -(-count // (4 * threads * block)) * block)
+    starts = range(0, count, piece)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, starts, [min(start + piece, count) for start in starts]))

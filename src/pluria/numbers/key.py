@@ -3,7 +3,7 @@
     key     = seed, or a hash of (seed, network's name) once a name is folded in
     counter = (element // 4, tensor id, group, stream); the word is number element % 4 of the four
 
-A tensor's id is a 32-bit hash of its name, so the bits do not depend on the order of tensors, on the device or on shards.
+A tensor's id is a 32-bit hash of its name, so the bits do not depend on the order of tensors, the device or shards.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 ROUNDING, NORMAL, DROPOUT = 0, 1, 2
 """Streams: what a word is for. Numbers are part of the file format."""
+
+ELEMENTS = 2**34
+"""Largest number of elements of one tensor: the counter's first word holds element // 4."""
 
 FACTORS = "\0factors"
 """Reserved tensor name: the coefficients of a low-rank draw are shared by all tensors."""

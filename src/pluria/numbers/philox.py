@@ -1,4 +1,4 @@
-"""Philox4x32-10, the counter-based generator, as a plain reference in torch integers.
+"""Philox4x32-10, the counter-based generator, in torch integers (and, on a CPU, by the compiled loop of `kernel.py`).
 
     ten rounds of   c0', c1', c2', c3' = hi(M1 c2) ^ c1 ^ k0,  lo(M1 c2),  hi(M0 c0) ^ c3 ^ k1,  lo(M0 c0)
     with the key raised by the Weyl constants W0, W1 after each round; all words are 32 bits
@@ -12,14 +12,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pluria.numbers.key import Key
+from pluria.numbers import kernel
+from pluria.numbers.key import ELEMENTS, Key
 
 M0, M1 = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
 MASK = 0xFFFFFFFF
 UNIT = 2.0**-24
-ELEMENTS = 2**34
-"""Largest number of elements of one tensor: the counter's first word holds element // 4."""
 
 
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -47,10 +46,12 @@ def words(
     """Random words of elements start..stop-1, int64 `[stop - start]` with values in 0..2^32-1."""
     if not 0 <= start <= stop <= ELEMENTS:
         raise ValueError(f"elements lie in 0..2^34 of a tensor; got {start}..{stop}")
+    if isinstance(group, int) and 0 <= group <= MASK and kernel.available(device):
+        return kernel.words(key.words, tensor, group, stream, start, stop)
     quads = torch.arange(start // 4, (stop + 3) // 4, device=device)
     constant = [torch.as_tensor(value, dtype=torch.int64, device=device) for value in (tensor, group, stream)]
     four = philox4x32((quads, *constant), key.words)  # type: ignore[arg-type]
-    return torch.stack(torch.broadcast_tensors(*four), dim=-1).flatten()[start % 4 :][: stop - start]
+    return torch.stack(four, dim=-1).flatten()[start % 4 :][: stop - start]
 
 
 def uniforms(word: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def normals(
 ) -> Tensor:
     """Standard normals of elements start..stop-1 by Box and Muller, float32 `[stop - start]`.
 
-    Elements 2j and 2j + 1 share the words 2j and 2j + 1. Equal within float32 rounding on every device, not bit for bit.
+    Elements 2j and 2j + 1 share the words 2j and 2j + 1. Devices agree within float32 rounding, not bit for bit.
     """
     first, last = start // 2 * 2, (stop + 1) // 2 * 2
     pair = words(key, tensor=tensor, group=group, stream=stream, start=first, stop=last, device=device).view(-1, 2)

@@ -119,7 +119,7 @@ def _rounded(
         stop = min(start + CHUNK, flat.numel())
         scale, zero = grid.spread(start, stop)
         v, low, high = _neighbours(flat[start:stop], grid, scale, zero)
-        up = (v - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+        up = (v - low) / torch.where(high > low, high - low, 1.0)  # subnormal gaps (bf16) divide as they are
         if address is None:
             odd = grid.format.encode(low, zero) - grid.format.encode(torch.zeros_like(low), zero)
             chosen = (up > 0.5) | ((up == 0.5) & (odd % 2 == 1))

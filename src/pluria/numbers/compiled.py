@@ -1,0 +1,272 @@
+"""The loops behind `kernel.py`, compiled by Numba. Importing this module imports Numba, on the kernel's first use.
+
+    for each block:  scales;  for each part of it:  prefetch, words (one Philox call per four elements), round
+
+Each step is its own loop over small arrays that stay in the first-level cache, in a form that compilers vectorise:
+Philox on 64-bit lanes that hold 32-bit words, selections in place of branches, no integer division per element.
+Constants are typed, because Numba turns uint64 with int64 into float64. No fast maths: the bits are the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import extending
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Words = NDArray[np.uint32]
+Patterns = NDArray[np.uint16]
+Address = NDArray[np.uint64]
+Layout = NDArray[np.int64]
+
+BLOCK, PART, LINE, AHEAD = 1024, 256, 16, 512
+"""Elements per block, per part, per cache line, and how far ahead memory is fetched; multiples of four."""
+
+INTEGER, MINIFLOAT, TABLE = 0, 1, 2
+"""Kinds of unit grids: whole numbers, few mantissa bits, an explicit list of levels."""
+
+M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+W0, W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+WORD, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+UNIT, ZERO, ONE, REBIAS = np.float32(2.0**-24), np.float32(0.0), np.float32(1.0), np.float32(2.0**112)
+EIGHT, SIXTEEN, THIRTEEN, ODD = np.uint32(8), np.uint32(16), np.uint32(13), np.uint32(1)
+SIGN16, MAGNITUDE16, INFINITE16 = np.uint32(0x8000), np.uint32(0x7FFF), np.uint32(0x7C00)
+MAGNITUDE, EXPONENT, NAN16 = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), np.uint32(0x7FC0)
+NONE = np.uint32(0)
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """`function` compiled on its first call; kept on disk where some folder for that can be written."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except (RuntimeError, OSError):
+        return numba.njit(**options)(function)
+
+
+def prefetch(array: Array | Patterns, index: int) -> None:
+    """Ask for the cache line of `array[index]`, which may lie beyond the end; plain Python has no such thing."""
+
+
+intrinsic: Any = extending.intrinsic
+
+
+@extending.overload(prefetch)
+def _overload(array, index):  # type: ignore[no-untyped-def]
+    return lambda array, index: _line(array, index)
+
+
+@intrinsic
+def _line(typing, array, index):  # type: ignore[no-untyped-def]
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        call = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        builder.call(call, [address, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return numba.void(array, index), generate
+
+
+@compiled
+def fill_words(words: Words, quad: np.uint64, address: Address) -> None:
+    """Random words of the elements from 4 `quad` on; address = key words, tensor, group, stream (uint64)."""
+    k0, k1, tensor, group, stream = address[0], address[1], address[2], address[3], address[4]
+    for q in range(words.size // 4):
+        x0, x1, x2, x3 = quad + np.uint64(q), tensor, group, stream
+        a, b = k0, k1
+        for _ in range(10):
+            # The upper halves of x1 and x3 hold garbage; only the lower halves reach a product or the result.
+            p0, p1 = (x0 & WORD) * M0, (x2 & WORD) * M1
+            x0, x1, x2, x3 = (p1 >> HALF) ^ x1 ^ a, p1, (p0 >> HALF) ^ x3 ^ b, p0
+            a, b = (a + W0) & WORD, (b + W1) & WORD
+        words[4 * q], words[4 * q + 1] = np.uint32(x0 & WORD), np.uint32(x1 & WORD)
+        words[4 * q + 2], words[4 * q + 3] = np.uint32(x2 & WORD), np.uint32(x3 & WORD)
+
+
+@compiled
+def spread(s: Array, z: Array, scale: Array, zero: Array, layout: Layout, start: int, count: int) -> int:
+    """Scale and zero point of the elements start..start+count-1; layout = outer, channels, inner, group, groups.
+
+    Returns the end of the run of equal scales if one run covers all of them, else `start`.
+    """
+    outer, channels, inner, group, groups = layout[0], layout[1], layout[2], layout[3], layout[4]
+    flat, j = start // inner, start % inner
+    flat, c = flat // channels, flat % channels
+    b, o = flat // outer, flat % outer
+    i, end = 0, start
+    while i < count:
+        part = (o * inner + j) // group
+        at = (b * channels + c) * groups + part
+        if inner == 1:  # neighbours in memory are neighbouring channels
+            run = min(channels - c, count - i)
+            for t in range(run):
+                s[i + t], z[i + t] = scale[at + t * groups], zero[at + t * groups]
+            c += run
+        else:
+            whole = min(inner - j, (part + 1) * group - o * inner - j)
+            run = min(whole, count - i)
+            s[i : i + run], z[i : i + run] = scale[at], zero[at]
+            end = start + whole if run == count else end
+            j += run
+            if j == inner:
+                c, j = c + 1, 0
+        i += run
+        if c == channels:
+            c, o = 0, o + 1
+        if o == outer:
+            o, b = 0, b + 1
+    return end
+
+
+@compiled
+def widen(values: Array, source: Patterns, half: bool) -> None:
+    """float32 values of the bit patterns (uint16) of bfloat16 or, if `half`, of float16."""
+    bits = values.view(np.uint32)
+    if half:
+        for i in range(source.size):
+            x = np.uint32(source[i])
+            infinite = EXPONENT if (x & INFINITE16) == INFINITE16 else NONE
+            bits[i] = ((x & SIGN16) << SIXTEEN) | ((x & MAGNITUDE16) << THIRTEEN) | infinite
+        for i in range(source.size):
+            values[i] *= REBIAS
+    else:
+        for i in range(source.size):
+            bits[i] = np.uint32(source[i]) << SIXTEEN
+
+
+@compiled
+def narrow(target: Patterns, values: Array) -> None:
+    """Write float32 values as bit patterns (uint16) of bfloat16: to the nearest, ties to even."""
+    bits = values.view(np.uint32)
+    for i in range(target.size):
+        x = bits[i]
+        nearest = (x + MAGNITUDE16 + ((x >> SIXTEEN) & ODD)) >> SIXTEEN
+        target[i] = NAN16 if (x & MAGNITUDE) > EXPONENT else nearest
+
+
+@compiled
+def round_integer(
+    out: Array, values: Array, words: Words, mask: np.uint32, s: Array, z: Array, span: np.float32
+) -> None:
+    """Rounded weights on the whole numbers -z..span-z."""
+    for i in range(out.size):
+        x = values[i] / s[i]
+        x = -z[i] if x < -z[i] else x
+        x = span - z[i] if x > span - z[i] else x
+        low = np.floor(x)
+        up = ONE if np.float32(np.int32((words[i] >> EIGHT) ^ mask)) * UNIT < x - low else ZERO
+        out[i] = (low + up + ZERO) * s[i]  # adding zero turns -0.0 into 0.0
+
+
+@compiled
+def round_minifloat(
+    out: Array, values: Array, words: Words, mask: np.uint32, s: Array, spacing: Array, rule: Array
+) -> None:
+    """Rounded weights on minifloats; rule = largest, smallest normal number, 2^-mantissa; `spacing` is scratch."""
+    largest, smallest, step = rule[0], rule.view(np.uint32)[1], rule[2]
+    bits, exponent = out.view(np.uint32), spacing.view(np.uint32)
+    for i in range(out.size):
+        x = values[i] / s[i]
+        x = -largest if x < -largest else x
+        out[i] = largest if x > largest else x
+    for i in range(out.size):
+        exponent[i] = max(bits[i] & EXPONENT, smallest)
+    for i in range(out.size):
+        d = spacing[i] * step
+        x = out[i] / d
+        low = np.floor(x)
+        up = ONE if np.float32(np.int32((words[i] >> EIGHT) ^ mask)) * UNIT < x - low else ZERO
+        out[i] = ((low + up) * d + ZERO) * s[i]
+
+
+@compiled
+def round_table(
+    out: Array, values: Array, words: Words, mask: np.uint32, s: Array, low: Array, high: Array, levels: Array
+) -> None:
+    """Rounded weights on sorted levels; `low` and `high` are scratch."""
+    last = levels.size - 1
+    first, final = levels[0], levels[last]
+    for i in range(out.size):
+        x = values[i] / s[i]
+        x = first if x < first else x
+        out[i] = final if x > final else x
+        low[i], high[i] = first, final
+    for k in range(levels.size):
+        below, above = levels[k], levels[last - k]
+        for i in range(out.size):
+            low[i] = below if below <= out[i] else low[i]
+            high[i] = above if above >= out[i] else high[i]
+    for i in range(out.size):
+        gap = high[i] - low[i]
+        p = (out[i] - low[i]) / (gap if gap > ZERO else ONE)
+        up = np.float32(np.int32((words[i] >> EIGHT) ^ mask)) * UNIT < p
+        out[i] = ((high[i] if up else low[i]) + ZERO) * s[i]
+
+
+@compiled
+def fetch(array: Array | Patterns, start: int, stop: int) -> None:
+    """Ask for the memory of the elements start..stop-1 of `array`, unless it is empty."""
+    if array.size > 0:
+        for i in range(start, stop, LINE):
+            prefetch(array, i)
+
+
+@compiled
+def round_range(
+    target: Array,
+    target16: Patterns,
+    source: Array,
+    source16: Patterns,
+    half: bool,
+    scale: Array,
+    zero: Array,
+    layout: Layout,
+    address: Address,
+    kind: int,
+    rule: Array,
+    start: int,
+    stop: int,
+) -> None:
+    """Round the elements start..stop-1; `start` is a multiple of four.
+
+    Weights come from float32 `source`, or from 16-bit patterns in `source16` where it is not empty; so do targets.
+    """
+    words, mask = np.empty(PART, np.uint32), np.uint32(address[5])
+    s, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    wide, rounded = np.empty(PART, np.float32), np.empty(PART, np.float32)
+    low, high = np.empty(PART, np.float32), np.empty(PART, np.float32)
+    known = start
+    for first in range(start, stop, BLOCK):
+        count = min(BLOCK, stop - first)
+        if first + count > known:
+            known = spread(s, z, scale, zero, layout, first, count)
+        for a in range(first, first + count, PART):
+            b = min(a + PART, first + count)
+            fetch(target, a + AHEAD, b + AHEAD)
+            fetch(source, a + AHEAD, b + AHEAD)
+            fetch(target16, a + AHEAD, b + AHEAD)
+            fetch(source16, a + AHEAD, b + AHEAD)
+            fill_words(words, np.uint64(a // 4), address)
+            scales, zeros = s[a - first : b - first], z[a - first : b - first]
+            values, out = source[a:b], target[a:b]
+            if source16.size > 0:
+                values = wide[: b - a]
+                widen(values, source16[a:b], half)
+            if target16.size > 0:
+                out = rounded[: b - a]
+            if kind == INTEGER:
+                round_integer(out, values, words, mask, scales, zeros, rule[0])
+            elif kind == MINIFLOAT:
+                round_minifloat(out, values, words, mask, scales, low, rule)
+            else:
+                round_table(out, values, words, mask, scales, low, high, rule)
+            if target16.size > 0:
+                narrow(target16[a:b], out)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pluria.core.errors import RecipeError
 from pluria.recipe.schema import Recipe
+from pluria.store.atomic import replacing
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,5 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _replace(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(file) as handle:
+        handle.write(content)

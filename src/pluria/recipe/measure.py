@@ -49,15 +49,17 @@ class Outputs:
 
     logits: Tensor
     y: Tensor
+    weights: Tensor | None = None
 
     @staticmethod
-    def of(logits: Tensor, y: Tensor) -> Outputs:
+    def of(logits: Tensor, y: Tensor, weights: Tensor | None = None) -> Outputs:
         """Ignored places are dropped."""
-        return Outputs(*flatten(logits, y))
+        return Outputs(*flatten(logits, y), weights)
 
     def pooled(self, members: int | None = None) -> Tensor:
         """Log of the mean probability of the first members, `[M, C]`, float64."""
-        return mean_probability(self.logits[:members].to(torch.float64))
+        weights = None if self.weights is None else self.weights[:members]
+        return mean_probability(self.logits[:members].to(torch.float64), weights)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def scores(log_probs: Tensor, y: Tensor) -> dict[str, float]:
 def diversity(outputs: Outputs) -> dict[str, float]:
     """Mean member NLL (a), NLL of the averaged logits (c), ambiguity a - c, disagreement, mutual information."""
     logits = outputs.logits.to(torch.float64)
-    return tally(DIVERSITY, mean_probability(logits), outputs.y, members=member_sums(logits)).figures()
+    return tally(DIVERSITY, outputs.pooled(), outputs.y, members=member_sums(logits, outputs.weights)).figures()
 
 
 def sizes(members: int) -> list[int]:

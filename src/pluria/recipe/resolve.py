@@ -35,10 +35,10 @@ class Rows:
 def data_rows(recipe: Recipe) -> Rows:
     """The rows of a recipe; DataError where a part would be empty."""
     try:
-        found = _dataset(recipe.data)
+        found = dataset(recipe.data)
         if recipe.calibration == "half":
             return Rows(*found.split_half())
-        return Rows(_dataset(recipe.calibration), found)
+        return Rows(dataset(recipe.calibration), found)
     except (ValueError, TypeError) as error:
         raise DataError(str(error)) from None
 
@@ -81,7 +81,7 @@ def load_network(
 
 def training_rows(recipe: Recipe) -> Dataset | None:
     """The rows a recipe trains on, if it trains."""
-    return None if recipe.training is None else _dataset(recipe.training)
+    return None if recipe.training is None else dataset(recipe.training)
 
 
 def imported(path: str) -> Callable[..., Any]:
@@ -124,7 +124,8 @@ def _call(builder: Callable[..., Any], spec: Network) -> nn.Module:
     return model.eval()
 
 
-def _dataset(spec: Data) -> Dataset:
+def dataset(spec: Data) -> Dataset:
+    """Rows by a reader of the zoo or of the user's own, which is an import path and runs the code it names."""
     if spec.reader in READERS:
         found = read(spec.reader, **spec.arguments)
     elif ":" in spec.reader:

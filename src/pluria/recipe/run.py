@@ -9,10 +9,10 @@ the folder pins what else the bits depend on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,8 @@ from pluria.zoo.views import view
 PARTS = ("calibration", "figures")
 
 
-class Progress(Protocol):
-    """Told what is being done; `total` is in forwards of one member over all rows."""
-
-    def __call__(self, what: str, done: float, total: float) -> None: ...
+Progress = Callable[[str, float, float], None]
+"""Told what is being done, how much of it is done, and how much there is: epochs, or forwards of members."""
 
 
 def quiet(what: str, done: float, total: float) -> None:

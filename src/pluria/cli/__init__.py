@@ -1,0 +1,45 @@
+"""The command line `pluria`. Results go to stdout, logs and progress to stderr.
+
+Exit codes: 0 success, 2 a mistake the user can mend, 1 a bug of ours, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import typer
+
+from pluria.cli import ensembles, look, runs
+from pluria.core.errors import PluriaError
+
+app = typer.Typer(
+    name="pluria",
+    help="Many models out of one; one answer out of many.",
+    epilog="Start with `pluria demo`. Every command has --help.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for module in (runs, ensembles, look):
+    for name, command in module.COMMANDS.items():
+        app.command(name, no_args_is_help=name in ("run", "sample", "predict", "score", "inspect", "export"))(command)
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's ends in one message and exit code 2."""
+    try:
+        app()
+    except PluriaError as error:
+        _say(str(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        hint = ". Free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+        _say(f"{error.strerror}{place}{hint}")
+
+
+def _say(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

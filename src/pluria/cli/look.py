@@ -1,0 +1,135 @@
+"""pluria inspect, methods and doctor: what is in a file, what can be done, and on what machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pluria.cli.options import Json, show
+
+if TYPE_CHECKING:
+    from pluria.core.ensemble import Ensemble
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .pluria file, or a checkpoint.")],
+    json: Json = False,
+) -> None:
+    """Say what a .pluria file or a checkpoint holds, and what rounding it costs in noise."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found = _contents(file)
+    if json:
+        return show(found)
+    console = Console()
+    for name, part in found["ensembles"].items():
+        bits = part["bits"]
+        console.print(f"{name}: {part['members']} members, {part['parameters']:,} parameters", highlight=False)
+        console.print(
+            f"  {bits['file'] / 8e6:.3f} MB as stored, {bits['members'] / 8e6:.3f} MB member by member, "
+            f"{bits['planes'] / 8e6:.3f} MB as shared floor codes and bit planes", highlight=False)  # fmt: skip
+        if part["noise"]:
+            table = Table("tensor", "shape", "format", "noise", "nearest", "clipped")
+            for row in part["noise"]:
+                table.add_row(row["name"], "×".join(map(str, row["shape"])), row["format"], f"{row['noise']:.2%}",
+                              f"{row['nearest']:.2%}", f"{row['clipped']:.2%}")  # fmt: skip
+            console.print(table)
+        left = part["left_alone"]
+        more = f" and {len(left) - 6} more" if len(left) > 6 else ""
+        console.print(f"  in full precision: {', '.join(left[:6])}{more}", highlight=False, soft_wrap=True)
+    for line in found["notes"]:
+        console.print(line, highlight=False)
+    if found["about"]:
+        console.print(f"about: {found['about']}", highlight=False, soft_wrap=True)
+
+
+def methods(json: Json = False) -> None:
+    """List every method: what it does, what it needs, which laws it keeps."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pluria.recipe.catalogue import CATALOGUE
+
+    if json:
+        rows = [vars(row) | {"options": {n: str(p) for n, p in row.options().items()}} for row in CATALOGUE]
+        return show(rows)
+    table = Table("verb", "method", "what it does", "needs", "options in a recipe")
+    for row in CATALOGUE:
+        table.add_row(row.verb, row.name, row.summary, row.needs, ", ".join(row.options()))
+    Console().print(table)
+
+
+def doctor(json: Json = False) -> None:
+    """Say whether this machine is ready: versions, accelerator, the compiled kernel, memory and disk."""
+    import shutil
+
+    import torch
+
+    from pluria.numbers import kernel
+    from pluria.recipe.folder import environment
+
+    found: dict[str, Any] = environment()
+    w = torch.zeros(8, 8)
+    from pluria.numbers.format import number_format
+    from pluria.numbers.grid import fit_grid, layout
+
+    grid = fit_grid(w, number_format("int5"), layout=layout(w.shape))
+    found["compiled_rounding"] = kernel.serves(w, grid, torch.empty_like(w))
+    found["free_disk_gb"] = round(shutil.disk_usage(".").free / 1e9, 1)
+    for name in ("sklearn", "transformers"):
+        found[name] = _version(name)
+    if json:
+        return show(found)
+    for key, value in found.items():
+        print(f"{key:18} {value}")
+    if not found["compiled_rounding"]:
+        print("hint: numba is missing or broken; rounding works, about fifty times slower. pip install numba")
+
+
+def described(ensemble: Ensemble) -> dict[str, Any]:
+    """What an ensemble is, as plain data."""
+    from pluria.sample.noise import left_alone, noise
+
+    families = {id(family): family for family in ensemble.families.values()}.values()
+    bits = ensemble.bits()
+    return {
+        "members": len(ensemble),
+        "weights": ensemble.weights.tolist(),
+        "parameters": sum(family.shape.numel() for family in families),
+        "families": sorted({type(family).__name__ for family in families}),
+        "bits": {"file": bits.file, "members": bits.members, "planes": bits.planes},
+        "noise": [vars(row) for row in noise(ensemble)],
+        "left_alone": left_alone(ensemble),
+    }
+
+
+def _contents(file: Path) -> dict[str, Any]:
+    from pluria.core.ensemble import single
+    from pluria.store.checkpoint import read_checkpoint
+    from pluria.store.file import load_all
+
+    if file.suffix == ".pluria":
+        loaded = load_all(file)
+        parts = {name: described(ensemble) for name, ensemble in loaded.ensembles.items()}
+        return {"ensembles": parts, "about": dict(loaded.about), "notes": []}
+    checkpoint = read_checkpoint(file)
+    return {
+        "ensembles": {file.name: described(single(checkpoint.params))},
+        "about": {},
+        "notes": list(checkpoint.notes),
+    }
+
+
+def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("scikit-learn" if name == "sklearn" else name)
+    except PackageNotFoundError:
+        return None
+
+
+COMMANDS = {"inspect": inspect, "methods": methods, "doctor": doctor}

@@ -1,0 +1,84 @@
+"""Options that commands share, and how a command shows progress and results."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from pluria.core.errors import PluriaError
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")]
+Progress = Callable[[str, float, float], None]
+
+
+@contextmanager
+def told(quiet: bool) -> Iterator[Progress]:
+    """A function (what, done, total) that draws a progress bar on stderr."""
+    if quiet:
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def tell(what: str, done: float, total: float) -> None:
+            bar.update(task, description=what, completed=done, total=total or None)
+
+        yield tell
+
+
+@contextmanager
+def resumable(command: str) -> Iterator[None]:
+    """Ctrl-C ends in a sentence and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"interrupted; nothing is lost. To go on: {command}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def mistakes() -> Iterator[None]:
+    """A wrong value of an option is the user's to mend."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise PluriaError(str(error)) from None
+
+
+def show(value: Any) -> None:
+    """Print a result as JSON."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def note(message: str, quiet: bool) -> None:
+    """A line on stderr."""
+    if not quiet:
+        print(message, file=sys.stderr)
+
+
+def pairs(given: list[str], what: str) -> dict[str, Any]:
+    """`key=value` pairs, values read as YAML; PluriaError for one without `=`."""
+    import yaml
+
+    found = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise PluriaError(f"{what} takes key=value, such as depth=20; got {item!r}")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise PluriaError(f"{what} {item!r}: the value is not valid YAML") from None
+    return found

@@ -1,0 +1,119 @@
+"""pluria demo, run and report: whole comparisons, from a recipe to a report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pluria.cli.options import DryRun, Json, Quiet, note, resumable, show, told
+
+if TYPE_CHECKING:
+    from pluria.recipe.schema import Recipe
+
+Change = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key: data.rows=500.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Forget what an earlier run kept in this folder.")]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the run and its report.")] = Path("out/demo"),
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train a small CNN on handwritten digits, draw low-precision ensembles, and compare them with every control."""
+    recipe = files("pluria.recipe") / "recipes" / "demo.yaml"
+    _run(Path(str(recipe)), [], out, restart=False, dry_run=False, quiet=quiet, json=json)
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe. An import path in it runs the code it names.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; out/<recipe's name> by default.")] = None,
+    change: Change = [],  # noqa: B006
+    restart: Restart = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Run a recipe: draw, predict, score, report. An interrupted run goes on where it stopped, to the same bits.
+
+    Example: pluria run recipe.yaml --set seeds=[0,1,2] --out out/mine
+    """
+    _run(recipe, change, out or Path("out") / recipe.stem, restart=restart, dry_run=dry_run, quiet=quiet, json=json)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run folder, or its figures.json.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file; report.html in the folder by default.")] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write the report of a run again, from its stored figures."""
+    from pluria.core.errors import RecipeError
+    from pluria.recipe.folder import RunFolder
+
+    place = folder.parent if folder.name == "figures.json" else folder
+    figures = RunFolder(place).read("figures.json")
+    if figures is None:
+        raise RecipeError(f"{place} holds no figures.json; `pluria run` writes one")
+    _finish(figures, out or place / "report.html", quiet, json)
+
+
+def _run(path: Path, change: list[str], out: Path, *, restart: bool, dry_run: bool, quiet: bool, json: bool) -> None:
+    from pluria.recipe.run import prepare
+    from pluria.recipe.run import run as run_recipe
+    from pluria.recipe.schema import read_recipe
+
+    recipe, command = read_recipe(path, change), _command()
+    with told(quiet) as progress:
+        if dry_run:
+            prepared = prepare(recipe, progress)
+            names = list(dict.fromkeys(job.name for job in prepared.jobs))
+            sizes = {"calibration": len(prepared.rows.calibration), "figures": len(prepared.rows.figures)}
+            forwards = sum(job.arm.members for job in prepared.jobs)
+            plan = {"arms": names, "forwards": forwards, "out": str(out), "rows": sizes}
+        else:
+            with resumable(command):
+                figures = run_recipe(recipe, out, restart=restart, progress=progress, command=command)
+    if dry_run:
+        show(plan)
+    else:
+        _kept(recipe, out)
+        _finish(figures, out / "report.html", quiet, json)
+
+
+def _kept(recipe: Recipe, out: Path) -> None:
+    """The recipe as it was run, defaults filled in, for others to read."""
+    import yaml
+
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    (out / "recipe.yaml").write_text(text, encoding="utf-8")
+
+
+def _finish(figures: dict[str, Any], place: Path, quiet: bool, json: bool) -> None:
+    from pluria.report.html import write_report
+
+    write_report(figures, place)
+    if json:
+        show(figures)
+    else:
+        from rich.console import Console
+
+        from pluria.report.tables import table
+
+        console = Console()
+        console.print(table(figures))
+        console.print(figures["headline"], highlight=False, soft_wrap=True)
+        for line in figures["warnings"]:
+            note(f"warning: {line}", quiet)
+        console.print(f"report: {place}", highlight=False, soft_wrap=True)
+
+
+def _command() -> str:
+    return shlex.join(["pluria", *sys.argv[1:]])
+
+
+COMMANDS = {"demo": demo, "run": run, "report": report}

@@ -1,0 +1,53 @@
+# make demo | test | study | docs | bench | clean. Each sets up what it needs in .venv inside this checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+
+.PHONY: demo test check study docs bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/pluria demo --out out/demo
+
+test: $(VENV)/.dev
+	scripts/browser.sh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not study" --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+study: $(VENV)/.dev
+	$(BIN)/python -m pytest -m study --timeout=3600
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.rounding
+
+# torch comes first and pinned: a CPU build, from the configured index, else from PyTorch's own. Other systems than
+# Linux have CPU builds under the plain version.
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	@if [ "$$(uname)" = Linux ]; then \
+	  $(PIP) install --quiet "torch==$(TORCH)+cpu" 2>/dev/null || \
+	  $(PIP) install --quiet "torch==$(TORCH)+cpu" --extra-index-url https://download.pytorch.org/whl/cpu; \
+	else $(PIP) install --quiet "torch==$(TORCH)"; fi
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(PIP) install --quiet -c constraints.txt -e '.[sklearn]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	$(PIP) install --quiet -c constraints.txt -e '.[sklearn]' --group test --group lint
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.torch pyproject.toml
+	$(PIP) install --quiet -c constraints.txt -e '.[sklearn]' --group docs
+	touch $@
+
+clean:
+	rm -rf $(VENV) out dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pluria.pool import mean, mean_bernoulli, mean_logit, mean_probability, member_weights
+from pluria.core.weights import spread_weights
+from pluria.pool import mean, mean_bernoulli, mean_logit, mean_probability
 
 CLASS_POOLS = [mean_probability, mean_logit]
 ALL_POOLS = [*CLASS_POOLS, mean, mean_bernoulli]
@@ -189,6 +190,6 @@ def test_inputs_are_left_alone():
 
 
 def test_member_weights_are_spread_and_not_normalised():
-    spread = member_weights(torch.zeros(2, 3, 4), torch.tensor([1, 2]))
+    spread = spread_weights(torch.zeros(2, 3, 4), torch.tensor([1, 2]))
     assert torch.equal(spread, torch.tensor([[1.0] * 3, [2.0] * 3], dtype=torch.float64))
-    assert torch.equal(member_weights(torch.zeros(2, 3), None), torch.ones(2, 3, dtype=torch.float64))
+    assert torch.equal(spread_weights(torch.zeros(2, 3), None), torch.ones(2, 3, dtype=torch.float64))

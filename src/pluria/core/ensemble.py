@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pluria.core.family import Bits, Family, Joined, Shared, Stacked, check_member, map_tensors
 from pluria.core.params import Params, check_same
+from pluria.core.weights import checked_weights
 
 UNIFORM = torch.empty(0, dtype=torch.float64)
 """Stands for equal mixing weights, whatever the number of members."""
@@ -157,11 +158,10 @@ def _place(out: Tensor) -> object:
 def _normalised(weights: Tensor, count: int) -> Tensor:
     if weights is UNIFORM:
         return torch.full((count,), 1.0 / count, dtype=torch.float64)
-    weights = torch.as_tensor(weights, dtype=torch.float64).detach().cpu()
+    weights = checked_weights(weights).cpu()
     if weights.shape != (count,):
         raise ValueError(f"{count} members need weights of shape ({count},); got {tuple(weights.shape)}")
-    if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()) or not float(weights.sum()) > 0:
-        raise ValueError(f"mixing weights are finite, not negative and not all zero; got {weights.tolist()}")
-    total = float(weights.sum())
+    if not (total := float(weights.sum())) > 0:
+        raise ValueError(f"mixing weights are not all zero; got {weights.tolist()}")
     # Weights that sum to one already keep their bits, or every copy of an ensemble would move the last of them.
     return weights.clone() if abs(total - 1.0) <= count * torch.finfo(torch.float64).eps else weights / total

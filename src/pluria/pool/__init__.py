@@ -3,7 +3,6 @@
 from pluria.pool.average import mean, mean_bernoulli, mean_logit, mean_probability
 from pluria.pool.running import RunningMean
 from pluria.pool.temperature import Temperature, fit_temperature
-from pluria.pool.weights import member_weights
 
 __all__ = [
     "RunningMean",
@@ -13,5 +12,4 @@ __all__ = [
     "mean_bernoulli",
     "mean_logit",
     "mean_probability",
-    "member_weights",
 ]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from pluria.core.weights import spread_weights
 from pluria.pool.running import RunningMean
-from pluria.pool.weights import member_weights
 
 
 def mean_probability(outputs: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -57,7 +57,7 @@ def mean_bernoulli(outputs: Tensor, weights: Tensor | None = None) -> Tensor:
     >>> mean_bernoulli(torch.tensor([[0.8], [0.4]]).logit()).sigmoid()
     tensor([0.6000])
     """
-    spread = member_weights(outputs, weights)
+    spread = spread_weights(outputs, weights)
     wide = outputs.to(torch.float64)
     pooled = mean_probability(torch.stack([logsigmoid(-wide), logsigmoid(wide)], dim=-1), spread)
     return (pooled[..., 1] - pooled[..., 0]).to(outputs.dtype)

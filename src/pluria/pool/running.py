@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pluria.pool.weights import member_weights
+from pluria.core.weights import spread_weights
 
 Rule = Literal["probability", "logit", "output"]
 
@@ -41,7 +41,7 @@ class RunningMean:
 
     def add(self, outputs: Tensor, weights: Tensor | None = None) -> "RunningMean":
         """Add a block of members: outputs `[k, N, ..., C]`, weights `[k]`, `[k, N]` or None for ones."""
-        spread = member_weights(outputs, weights)
+        spread = spread_weights(outputs, weights)
         if self.rule != "output" and outputs.ndim < 3:
             raise ValueError(f"logits must be [K, N, ..., C], not {list(outputs.shape)}")
         wide = spread.reshape(*spread.shape, *[1] * (outputs.ndim - 2))

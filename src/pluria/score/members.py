@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from pluria.core.weights import spread_weights
+
 
 @dataclass(frozen=True, eq=False)
 class MemberSums:
@@ -81,11 +83,9 @@ def member_sums(outputs: Tensor, weights: Tensor | None = None) -> MemberSums:
     >>> member_sums(torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]]]).log()).mean_probs
     tensor([[0.7000, 0.3000]], dtype=torch.float64)
     """
-    if not outputs.is_floating_point():
-        raise TypeError(f"outputs must be floating point, not {outputs.dtype}; convert them first")
-    if outputs.ndim != 3 or outputs.shape[0] == 0:
-        raise ValueError(f"outputs must be [K, N, C] with at least one member, not {list(outputs.shape)}; see flatten")
     spread = spread_weights(outputs, weights)
+    if outputs.ndim != 3:
+        raise ValueError(f"outputs must be [K, N, C], not {list(outputs.shape)}; see flatten")
     wide = spread[..., None]
     log_probs = torch.where(wide > 0, outputs.to(torch.float64), 0.0).log_softmax(-1)
     bad = log_probs.isnan().any(-1).nonzero()
@@ -102,16 +102,3 @@ def member_sums(outputs: Tensor, weights: Tensor | None = None) -> MemberSums:
         total=spread.sum(0),
         total_squared=spread.square().sum(0),
     )
-
-
-def spread_weights(outputs: Tensor, weights: Tensor | None) -> Tensor:
-    """Weights `[K]`, `[K, N]` or None (ones) as float64 `[K, N]` for outputs `[K, N, ...]`, not normalised."""
-    shape = outputs.shape[:2]
-    if weights is None:
-        return torch.ones(shape, dtype=torch.float64, device=outputs.device)
-    if weights.shape not in (shape[:1], shape):
-        raise ValueError(f"weights must be [{shape[0]}] or {list(shape)} for these outputs, not {list(weights.shape)}")
-    spread = weights.to(device=outputs.device, dtype=torch.float64)
-    if not bool(torch.isfinite(spread).all()) or bool((spread < 0).any()):
-        raise ValueError("weights must be finite and not negative")
-    return spread if spread.ndim == 2 else spread[:, None].expand(shape)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pluria.score.members import spread_weights
+from pluria.core.weights import spread_weights
 from pluria.score.tally import Rows, Score
 
 

@@ -29,7 +29,8 @@ def dropout(model: nn.Module, *, members: int = 8, key: Key | int = 0) -> tuple[
     """
     key = key if isinstance(key, Key) else Key(key)
     seeded = _replace(copy.deepcopy(model), "", key)
-    layers = [name for name, module in seeded.named_modules() if isinstance(module, SeededDropout)]
+    every = seeded.named_modules(remove_duplicate=False)
+    layers = [name for name, module in every if isinstance(module, SeededDropout)]
     if not layers:
         raise ValueError("the model has no dropout layer with p > 0, so its dropout members would all be the same")
     numbers = Stacked(torch.arange(members))
@@ -46,6 +47,8 @@ class SeededDropout(nn.Module):
         super().__init__()
         self.p, self.name, self.key, self.channels = p, name, key, channels
         self.register_buffer("member", torch.zeros((), dtype=torch.int64))
+        # A hook keeps torch's transformer layers off their fused inference path, which would pass over this module.
+        self.register_forward_pre_hook(_no_change)
 
     def forward(self, x: Tensor) -> Tensor:
         shape = (x.shape[1], *(1 for _ in x.shape[2:])) if self.channels else x.shape[1:]
@@ -55,9 +58,18 @@ class SeededDropout(nn.Module):
         return x * (kept / (1.0 - self.p)).to(x.dtype)
 
 
+def _no_change(module: nn.Module, args: tuple[object, ...]) -> None:
+    return None
+
+
 def _replace(module: nn.Module, prefix: str, key: Key) -> nn.Module:
-    for name, child in module.named_children():
+    if isinstance(module, nn.TransformerEncoder):
+        module.use_nested_tensor = False  # for the fused path alone
+    # Not `named_children`: it passes over the second place of a layer that stands in two.
+    for name, child in module._modules.items():
         full = f"{prefix}.{name}" if prefix else name
+        if child is None:
+            continue
         if isinstance(child, KINDS) and 0 < child.p < 1:
             setattr(module, name, SeededDropout(child.p, full, key, channels=not isinstance(child, nn.Dropout)))
         else:

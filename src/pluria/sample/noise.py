@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from pluria.core.ensemble import Ensemble
+from pluria.core.family import Family, Joined
 from pluria.core.rounded import Rounded
 from pluria.numbers.rounding import clipped, round_nearest, variance
 
@@ -28,14 +29,22 @@ class LayerNoise:
 
 
 def noise(ensemble: Ensemble) -> list[LayerNoise]:
-    """One row for each rounded tensor of a low-precision ensemble, of its first base."""
-    rounded = {id(family): family for family in ensemble.families.values() if isinstance(family, Rounded)}
+    """One row for each rounded tensor of a low-precision ensemble, of its first base; of a union, its first part."""
+    found = (_rounded(family) for family in ensemble.families.values())
+    rounded = {id(family): family for family in found if family is not None}
     return [_row(family) for family in rounded.values()]
 
 
 def left_alone(ensemble: Ensemble) -> list[str]:
     """Names of the tensors that are not rounded."""
-    return [name for name, family in ensemble.families.items() if not isinstance(family, Rounded)]
+    return [name for name, family in ensemble.families.items() if _rounded(family) is None]
+
+
+def _rounded(family: Family) -> Rounded | None:
+    """The rounded family itself, or the first in a union."""
+    if isinstance(family, Joined):
+        return next(filter(None, map(_rounded, family.parts)), None)
+    return family if isinstance(family, Rounded) else None
 
 
 def _row(family: Rounded) -> LayerNoise:

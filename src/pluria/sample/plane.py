@@ -40,7 +40,8 @@ def plane(a: Params, b: Params, c: Params, *, points: int = 11, margin: float = 
     length = gram[0, 0].sqrt()
     along = gram[0, 1] / length
     height = (gram[1, 1] - along**2).clamp(min=0).sqrt()
-    if not float(height) > 1e-9 * float(gram[1, 1].sqrt()) or not float(length) > 0:
+    # Three float32 networks on one line are off it by their rounding.
+    if not float(height) > 1e-5 * float(gram[1, 1].sqrt()) or not float(length) > 0:
         raise ValueError("the three networks lie on one line, so they span no plane")
     anchors = torch.stack(
         [torch.zeros(2, dtype=torch.float64), torch.stack([length, 0 * length]), torch.stack([along, height])]
@@ -72,20 +73,23 @@ def _affine(origin: Params, ends: Sequence[Params], coordinates: Tensor, names: 
     for name, value in origin.items():
         if id(value) in made:
             continue
-        directions = [end[name].to(torch.float64) - value.to(torch.float64) for end in ends] if name in names else []
-        made[id(value)] = Affine(value, torch.stack(directions), coordinates) if directions else Shared(value)
+        start = value.detach().clone()
+        directions = [end[name].detach().to(torch.float64) - start.to(torch.float64) for end in ends]
+        made[id(value)] = Affine(start, torch.stack(directions), coordinates) if name in names else Shared(start)
     return Ensemble({n: made[id(v)] for n, v in origin.items()}, tuple(range(len(coordinates))))
 
 
 def _moving(params: Params) -> list[str]:
-    return [name for name, value in params.items() if value.is_floating_point()]
+    """Names of the floating tensors, one for each: tied ones would count twice in a distance."""
+    first = {id(value): name for name, value in reversed(list(params.items())) if value.is_floating_point()}
+    return [name for name, value in params.items() if first.get(id(value)) == name]
 
 
 def _inner(p: Params, q: Params, a: Params, names: Sequence[str]) -> Tensor:
     total = torch.zeros((), dtype=torch.float64)
     for name in names:
-        origin = a[name].to(torch.float64)
-        total += ((p[name].to(torch.float64) - origin) * (q[name].to(torch.float64) - origin)).sum().cpu()
+        origin, one, other = (params[name].detach().to(torch.float64) for params in (a, p, q))
+        total += ((one - origin) * (other - origin)).sum().cpu()
     return total
 
 

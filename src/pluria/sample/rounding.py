@@ -44,7 +44,7 @@ def low_precision(
     """Members of `source` by stochastic rounding; the first k members do not change as `members` grows.
 
     source       a model (copied), its params (used as they are), or an ensemble: then `members` in all, its members
-                 rounded in turn
+                 rounded in turn, each draw with the mixing weight of its base
     format       a number system ("int2".."int8", "int4-asymmetric", "fp8-e4m3", "fp4-e2m1", "nf4", "bf16", ...), or a
                  mapping from name patterns to number systems, the first that matches (others stay in full precision)
     coupling     "stratified", "antithetic" or "independent" (the paper's)
@@ -86,11 +86,12 @@ def _rounded(
     if isinstance(members, bool) or not isinstance(members, int) or members < 1:
         raise ValueError(f"an ensemble has one member or more; got {members!r}")
     base, found = _base(source)
+    _check_granularity(granularity)
     found, key = {**found, **(given or {})}, key if isinstance(key, Key) else Key(key)
     made: dict[int, Family] = {}
     for name, family in base.families.items():
         role, system = found.get(name, OTHER), _format_of(format, name)
-        if id(family) not in made and system is not None and _selected(where, name, role, family):
+        if id(family) not in made and system is not None and _selected(where, name, role, family.shape):
             _refuse_quantised(name, family)
             place = role.layout(family.shape)
             made[id(family)] = Rounded(family, name, system, granularity, place, key, coupling, base.members)
@@ -99,13 +100,17 @@ def _rounded(
     _fit(made.values())
     for family in base.families.values():
         made.setdefault(id(family), _in_turn(family, base.members, members))
-    return Ensemble({name: made[id(family)] for name, family in base.families.items()}, tuple(range(members)))
+    turns = [number % len(base) for number in range(members)]
+    families = {name: made[id(family)] for name, family in base.families.items()}
+    return Ensemble(families, tuple(range(members)), base.weights[turns])
 
 
 def _base(source: Source) -> tuple[Ensemble, Mapping[str, Role]]:
     """The ensemble that is rounded, and the roles of its tensors."""
     if isinstance(source, Ensemble):
-        return source, guess_roles({n: torch.empty(f.shape, device="meta") for n, f in source.families.items()})
+        for member in source.members:
+            check_finite(source.params(member), what=f"member {member} of the ensemble")
+        return source, guess_roles(source.outline())
     params = params_of(source) if isinstance(source, nn.Module) else source
     check_finite(params)
     return single(params), roles_of(source) if isinstance(source, nn.Module) else guess_roles(params)
@@ -137,17 +142,25 @@ def _format_of(format: Formats, name: str) -> Format | None:
     return None if system is None else number_format(system)
 
 
-def _selected(where: Where, name: str, role: Role, family: Family) -> bool:
+def _check_granularity(granularity: Granularity) -> None:
+    whole = isinstance(granularity, int) and not isinstance(granularity, bool)
+    if not whole and granularity not in ("channel", "tensor"):
+        raise ValueError(f"one scale per 'channel', per 'tensor', or per so many inputs; got {granularity!r}")
+
+
+def _selected(where: Where, name: str, role: Role, shape: torch.Size) -> bool:
+    if not shape or not shape.numel():
+        return False
     if callable(where):
         return where(name, role)
     if where is None:
-        return role.kind in ROUNDED and len(family.shape) >= 2
+        return role.kind in ROUNDED and len(shape) >= 2
     if isinstance(where, str):
         raise TypeError(f"`where` is a list of name patterns; got the string {where!r}. Write [{where!r}]")
     wanted = [pattern for pattern in where if not pattern.startswith("!")]
     left_out = any(fnmatchcase(name, pattern[1:]) for pattern in where if pattern.startswith("!"))
     inside = any(fnmatchcase(name, p) for p in wanted) if wanted else role.kind in ROUNDED
-    return inside and not left_out and len(family.shape) >= 2
+    return inside and not left_out and len(shape) >= 2
 
 
 def _refuse_quantised(name: str, family: Family) -> None:

@@ -7,11 +7,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 Batches = Iterable[Any]
 """A re-iterable, unshuffled collection of batches, such as a DataLoader without shuffling or a list."""
 
+SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 TARGETS = ("labels", "label", "targets", "target", "y")
+
+
+def refuse_unstable(batches: Batches) -> None:
+    """Raise TypeError for an iterator and ValueError for a shuffling DataLoader: every pass must be the same."""
+    if iter(batches) is batches:
+        raise TypeError(
+            "batches are gone through once for each block of members: give a list or a DataLoader, no iterator"
+        )
+    if isinstance(getattr(batches, "sampler", None), SHUFFLING):
+        raise ValueError(
+            "batches are gone through once for each block of members, and this DataLoader shuffles them anew each "
+            "time: members would not see the same examples. Make it with shuffle=False"
+        )
 
 
 def first(batch: Any) -> tuple[Any, Tensor | None]:
@@ -53,7 +68,8 @@ def moved(value: Any, device: torch.device | None, dtype: torch.dtype | None) ->
     if isinstance(value, Mapping):
         return {key: moved(item, device, dtype) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)(moved(item, device, dtype) for item in value)
+        items = [moved(item, device, dtype) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value
 
 

@@ -15,12 +15,20 @@ def gather(blocks: Iterable[Block]) -> tuple[Tensor, Tensor | None]:
 
     Raises ValueError where there is no block.
     """
-    rows: dict[tuple[int, ...], list[Tensor]] = {}
-    targets: list[Tensor] = []
+    rows: list[list[Block]] = []
     for block in blocks:
-        rows.setdefault(block.members, []).append(block.outputs)
-        if len(rows) == 1 and block.targets is not None:
-            targets.append(block.targets)
+        _row(rows, block).append(block)
     if not rows:
         raise ValueError("no predictions: there was no batch")
-    return torch.cat([torch.cat(parts, dim=1) for parts in rows.values()]), torch.cat(targets) if targets else None
+    targets = [block.targets for block in rows[0] if block.targets is not None]
+    outputs = torch.cat([torch.cat([block.outputs for block in row], dim=1) for row in rows])
+    return outputs, torch.cat(targets) if targets else None
+
+
+def _row(rows: list[list[Block]], block: Block) -> list[Block]:
+    """The row that `block` goes on with, or a new one: members alone do not tell, one may have been taken twice."""
+    for row in reversed(rows):
+        if row[-1].members == block.members and row[-1].ids.stop == block.ids.start:
+            return row
+    rows.append([])
+    return rows[-1]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pluria.core.ensemble import Ensemble
 from pluria.core.model import tensors, working_copy
 from pluria.core.params import check_fit
-from pluria.predict.batches import Batches, call, first, logits, moved, place
+from pluria.predict.batches import Batches, call, first, logits, moved, place, refuse_unstable
 from pluria.predict.vmap import side_by_side
 
 View = Callable[[Any], Any]
@@ -63,20 +63,15 @@ def predict(
                 models (equal to the loop within float32 rounding)
     device, dtype, channels_last   of the working copy; outputs come back in float32 on the CPU
 
-    Raises CheckpointError where names or shapes of the ensemble are not the model's, ValueError for a bad option.
+    Raises CheckpointError where names or shapes of the ensemble are not the model's, ValueError for a bad option or a
+    DataLoader that shuffles, TypeError for an iterator.
     """
     if block < 1 or not views:
         raise ValueError(f"a block has one member or more and there is at least one view; got {block} and {len(views)}")
     if backend not in ("loop", "vmap"):
         raise ValueError(f"a back end is 'loop' or 'vmap'; got {backend!r}")
-    if iter(batches) is batches:
-        raise TypeError(
-            "batches are gone through once for each block of members: give a list or a DataLoader, no iterator"
-        )
-    named = dict(model.state_dict(keep_vars=True))
-    check_fit(
-        {n: torch.empty(f.shape, device="meta") for n, f in ensemble.families.items()}, named, what="the ensemble"
-    )
+    refuse_unstable(batches)
+    check_fit(ensemble.outline(), tensors(model), what="the ensemble")
     where = place(model) if device is None else torch.device(device)
     twin = working_copy(model, device=where, dtype=dtype, channels_last=channels_last)
     run = (_one_by_one if backend == "loop" else side_by_side)(twin, ensemble)
@@ -101,9 +96,10 @@ def _blocks(
     for start in range(0, len(members), block):
         chunk, seen = members[start : start + block], 0
         for batch in batches:
+            # Targets go to the caller: made under inference mode they could not be used with autograd.
+            x, targets = inputs(batch)
             # Inference mode is entered batch by batch: it must not leak into the caller between two blocks.
             with torch.inference_mode():
-                x, targets = inputs(batch)
                 x = moved(x, *to)
                 each = [views[member % len(views)](x) for member in chunk]
                 outputs = run(chunk, each, output).to("cpu", torch.float32)

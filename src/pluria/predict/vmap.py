@@ -11,26 +11,30 @@ from torch.func import functional_call, vmap
 
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Shared, block
+from pluria.core.model import tensors
 from pluria.predict.batches import call, place
 
 
 def side_by_side(twin: nn.Module, ensemble: Ensemble) -> Callable[[Sequence[int], Sequence[Any], Any], Tensor]:
     """A function (members, the inputs of each, output) -> outputs `[k, n, ...]` that runs them in one call.
 
-    Inputs that all members share are not copied. Shared tensors stay unstacked.
+    Inputs that all members share are not copied. Shared tensors stay unstacked, those of the module itself.
     """
-    varying = {name: f for name, f in ensemble.families.items() if not isinstance(f, Shared)}
-    fixed = {name: value for name, value in twin.state_dict(keep_vars=True).items() if name not in varying}
-    device = place(twin)
-    kinds = {name: value.dtype for name, value in twin.state_dict(keep_vars=True).items()}
-    ensemble.write(ensemble.members[0], twin.state_dict(keep_vars=True))
+    own, device = tensors(twin), place(twin)
+    # One name for each tensor: the module hands a tensor given by one of its tied names to the others.
+    names = {id(own[name]): name for name in reversed(list(ensemble.families))}.values()
+    varying = {n: f for n in names if not isinstance(f := ensemble.families[n], Shared)}
+    ensemble.write(ensemble.members[0], own)
 
     def run(members: Sequence[int], each: Sequence[Any], output: Callable[[Any], Tensor]) -> Tensor:
-        stacked = {n: block(f, members, device=device, dtype=kinds[n]) for n, f in varying.items()}
+        stacked = {n: block(f, members, device=device, dtype=own[n].dtype) for n, f in varying.items()}
         same = all(x is each[0] for x in each)
+        if same and not stacked:
+            result = output(call(twin, each[0]))
+            return result.expand(len(members), *result.shape)
 
-        def one(own: dict[str, Tensor], x: Any) -> Tensor:
-            return output(call(lambda *a, **k: functional_call(twin, {**fixed, **own}, a, k), x))
+        def one(params: dict[str, Tensor], x: Any) -> Tensor:
+            return output(call(lambda *a, **k: functional_call(twin, params, a, k), x))
 
         axes = (dict.fromkeys(stacked, 0), None if same else 0)
         return vmap(one, in_dims=axes)(stacked, each[0] if same else _stack(each))

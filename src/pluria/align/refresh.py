@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Stacked
-from pluria.core.model import tensors, working_copy
-from pluria.core.params import Params, params_of
+from pluria.core.model import tensors, ties, working_copy
+from pluria.core.params import Params, check_fit, params_of
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Forward = Callable[[nn.Module, Any], Any]
@@ -51,6 +51,8 @@ def refresh(
         raise ValueError("the model has no batch norm with running statistics, so there is nothing to refresh")
     batches, twin = list(inputs), working_copy(model)
     own, before = tensors(twin), params_of(model) if reference is None else reference
+    check_fit(before, own, what="the reference")
+    check_fit(ensemble.outline(), own, what="the ensemble")
     rows: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for name, value in own.items():
@@ -61,7 +63,8 @@ def refresh(
             for name, value in _refreshed(_measure(twin, batches, forward), base, before, plain).items():
                 rows.setdefault(name, []).append(value)
     stacked = {name: Stacked(torch.stack(values), ensemble.members) for name, values in rows.items()}
-    return ensemble.with_families(stacked)
+    # A batch norm that stands in two places has two names, and is measured under the first.
+    return ensemble.with_families({name: stacked[first] for name, first in ties(model).items() if first in stacked})
 
 
 @dataclass

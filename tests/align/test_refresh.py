@@ -1,0 +1,275 @@
+"""Refresh: the formula by hand, the identity at full precision, members' numbers, and what is left alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from core.laws import same_bits
+from pluria.align import has_batch_norm, refresh
+from pluria.core.ensemble import Ensemble, single, stack
+from pluria.core.errors import CheckpointError
+from pluria.core.params import params_of
+from pluria.predict import gather, predict
+from pluria.sample import gaussian, low_precision, nearest
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def deep() -> nn.Sequential:
+    """Two batch norms with statistics of some training run, images [N, 3, 8, 8] -> 4 classes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(3, 6, 3, bias=False),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Conv2d(6, 5, 3),
+            nn.BatchNorm2d(5, momentum=0.3),
+            nn.Flatten(),
+            nn.Linear(80, 4),
+        )
+    for _ in range(20):
+        net(1.3 * torch.rand(32, 3, 8, 8, generator=torch.Generator().manual_seed(_)) - 0.2)
+    return net
+
+
+STATISTICS = ["1.running_mean", "1.running_var", "4.running_mean", "4.running_var"]
+
+
+def batches(count: int = 3, size: int = 16) -> list[Tensor]:
+    return [draw(size, 3, 8, 8, seed=seed) for seed in range(count)]
+
+
+def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_full_precision_is_left_as_it_is(count: int) -> None:
+    before = params_of(deep())
+    refreshed = refresh(deep(), single(before), batches(count))
+    assert all(same_bits(value, before[name]) for name, value in refreshed.params(0).items())
+
+
+def test_a_fine_grid_hardly_changes_anything() -> None:
+    before = params_of(deep())
+    fine, coarse = (
+        refresh(deep(), low_precision(deep(), format=format, members=1), batches()).params(0)
+        for format in ("int8", "int3")
+    )
+    for name in STATISTICS:
+        torch.testing.assert_close(fine[name], before[name], rtol=0.05, atol=0.02)
+        assert (coarse[name] - before[name]).norm() > 3 * (fine[name] - before[name]).norm()
+
+
+def test_by_hand() -> None:
+    net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.BatchNorm1d(3)).eval()
+    net[1].running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    net[1].running_var.copy_(torch.tensor([1.0, 4.0, 0.5]))
+    reference, member = params_of(net), params_of(net)
+    member["0.weight"] = reference["0.weight"] + torch.tensor([[0.5, 0.0], [0.0, -0.25], [0.1, 0.2]])
+    data = [draw(8, 2, seed=1), 1 + 2 * draw(8, 2, seed=2), draw(8, 2, seed=3)]
+    made = refresh(net, stack([reference, member]), data).params(1)
+    then, now = ([x @ params["0.weight"].T for x in data] for params in (reference, member))
+    shift = sum(b.mean(dim=0) - a.mean(dim=0) for a, b in zip(then, now, strict=True)) / 3
+    ratio = sum(b.var(dim=0) for b in now) / sum(a.var(dim=0) for a in then)
+    torch.testing.assert_close(made["1.running_mean"], reference["1.running_mean"] + shift)
+    torch.testing.assert_close(made["1.running_var"], reference["1.running_var"] * ratio)
+
+
+def test_the_reference_can_be_given() -> None:
+    trained = params_of(deep())
+    other = deep()
+    with torch.no_grad():
+        other[0].weight.mul_(2)
+        other[1].running_mean.add_(5)
+    ensemble = low_precision(trained, format="int4", members=2)
+    given = refresh(other, ensemble, batches(), reference=trained)
+    own = refresh(deep(), ensemble, batches())
+    for member in (0, 1):
+        assert not differing(given.params(member), own.params(member))
+    assert differing(refresh(other, ensemble, batches()).params(0), own.params(0)) == STATISTICS
+
+
+def test_only_the_statistics_change() -> None:
+    ensemble = low_precision(deep(), format="int3", members=3)
+    refreshed = refresh(deep(), ensemble, batches())
+    for before, after in zip(ensemble, refreshed, strict=True):
+        assert differing(after, before) == STATISTICS
+        assert all(after[name].dtype == before[name].dtype for name in after)
+        assert (after["4.running_var"] > 0).all()
+    assert [name for name, f in refreshed.families.items() if f is not ensemble.families[name]] == STATISTICS
+    assert int(refreshed.params(0)["1.num_batches_tracked"]) == 20
+
+
+def test_members_have_their_own_statistics() -> None:
+    refreshed = refresh(deep(), low_precision(deep(), format="int3", members=3), batches())
+    assert differing(refreshed.params(0), refreshed.params(1))[1:3] == ["1.running_mean", "1.running_var"]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_taken_members_keep_their_numbers(plain: bool) -> None:
+    whole = low_precision(deep(), format="int4", members=6).reweight(torch.arange(1.0, 7.0))
+    taken = whole.take([5, 1, 4])
+    refreshed = refresh(deep(), taken, batches(), plain=plain)
+    assert refreshed.members == (5, 1, 4)
+    assert torch.equal(refreshed.weights, taken.weights)
+    before = refresh(deep(), whole, batches(), plain=plain)
+    for member in (5, 1, 4):
+        assert not differing(refreshed.params(member), before.params(member))
+    again = refreshed.take([2, 0])
+    assert not differing(again.params(4), before.params(4))
+    with pytest.raises(IndexError, match="member 0 is not kept"):
+        refreshed.params(0)
+
+
+def test_a_member_taken_twice() -> None:
+    ensemble = low_precision(deep(), format="int4", members=3).take([2, 2])
+    refreshed = refresh(deep(), ensemble, batches())
+    assert refreshed.members == (2, 2)
+    assert not differing(*list(refreshed))
+
+
+def test_refreshed_ensembles_can_be_refreshed_and_rounded_again() -> None:
+    once = refresh(deep(), low_precision(deep(), format="int4", members=2), batches())
+    twice = refresh(deep(), once, batches())
+    assert not differing(once.params(1), twice.params(1))
+    rounded = low_precision(once, format="int8", members=4)
+    assert torch.equal(rounded.params(3)["1.running_var"], once.params(1)["1.running_var"])
+
+
+@pytest.mark.parametrize("sampled", [nearest, gaussian])
+def test_other_ensembles(sampled) -> None:
+    ensemble = nearest(deep()) if sampled is nearest else gaussian(low_precision(deep(), format="int3", members=2))
+    assert differing(refresh(deep(), ensemble, batches()).params(0), ensemble.params(0)) == STATISTICS
+
+
+@pytest.mark.parametrize("size", [16, 5])
+def test_plain_is_the_cumulative_average_of_update_bn(size: int) -> None:
+    ensemble = low_precision(deep(), format="int4", members=2)
+    made = refresh(deep(), ensemble, batches(size=size), plain=True)
+    for member in ensemble.members:
+        twin = deep()
+        twin.load_state_dict(ensemble.params(member))
+        update_bn(batches(size=size), twin)
+        for name in STATISTICS:
+            torch.testing.assert_close(made.params(member)[name], twin.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+
+def test_plain_is_not_the_identity() -> None:
+    before = params_of(deep())
+    assert differing(refresh(deep(), single(before), batches(), plain=True).params(0), before) == STATISTICS
+
+
+def test_the_users_model_is_untouched() -> None:
+    model = deep().train()
+    model[3].eval()
+    model(batches()[0]).sum().backward()
+    before, grad = copy.deepcopy(model.state_dict()), model[0].weight.grad.clone()
+    state = torch.random.get_rng_state()
+    refresh(model, low_precision(model, members=2), batches())
+    assert not differing(model.state_dict(), before)
+    assert [m.training for m in model] == [True, True, True, False, True, True, True]
+    assert torch.equal(model[0].weight.grad, grad)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert all(value.requires_grad for value in model.parameters())
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.is_grad_enabled()
+
+
+def test_a_failure_leaves_the_model_as_it_was() -> None:
+    model = deep().train()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError):
+        refresh(model, single(params_of(model)), [draw(4, 2, 8, 8)])
+    assert model.training
+    assert not differing(model.state_dict(), before)
+    assert torch.is_grad_enabled()
+
+
+def test_models_without_running_statistics_are_refused() -> None:
+    bare = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    assert not has_batch_norm(bare)
+    assert not has_batch_norm(nn.BatchNorm1d(2, track_running_stats=False))
+    assert has_batch_norm(nn.Sequential(bare, nn.BatchNorm1d(2)))
+    with pytest.raises(ValueError, match="no batch norm with running statistics"):
+        refresh(bare, single(params_of(bare)), [draw(2, 2)])
+
+
+def test_no_inputs_are_refused() -> None:
+    with pytest.raises(ValueError, match="no inputs"):
+        refresh(deep(), single(params_of(deep())), [])
+
+
+def test_other_networks_are_refused() -> None:
+    other = single({"w": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match="the ensemble does not fit the network"):
+        refresh(deep(), other, batches())
+    with pytest.raises(CheckpointError, match="the reference does not fit the network"):
+        refresh(deep(), single(params_of(deep())), batches(), reference={"w": torch.zeros(2)})
+
+
+def test_inputs_may_be_gone_through_once() -> None:
+    ensemble = low_precision(deep(), format="int4", members=2)
+    once, listed = refresh(deep(), ensemble, iter(batches())), refresh(deep(), ensemble, batches())
+    assert not differing(once.params(1), listed.params(1))
+
+
+def test_how_the_model_is_called() -> None:
+    ensemble = low_precision(deep(), format="int4", members=1)
+    pairs = [(x, torch.zeros(16)) for x in batches()]
+    made = refresh(deep(), ensemble, pairs, forward=lambda model, batch: model(batch[0]))
+    assert not differing(made.params(0), refresh(deep(), ensemble, batches()).params(0))
+
+
+class Twice(nn.Module):
+    """One block in two places, and a batch norm that is never reached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        self.second = self.first
+        self.unused = nn.BatchNorm1d(4)
+        self.free = nn.BatchNorm1d(4, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.free(self.second(self.first(x)))
+
+
+def test_a_block_in_two_places() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Twice().eval()
+    ensemble = low_precision(model, format="int3", members=2)
+    made = refresh(model, ensemble, [draw(16, 4)])
+    names = ("running_mean", "running_var")
+    wanted = [f"{place}.1.{name}" for place in ("first", "second") for name in names]
+    assert differing(made.params(1), ensemble.params(1)) == wanted
+    for name in names:
+        assert made.families[f"first.1.{name}"] is made.families[f"second.1.{name}"]
+
+
+def test_a_channel_that_is_constant_in_the_reference() -> None:
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2)).eval()
+    reference, member = params_of(net), params_of(net)
+    reference["0.weight"] = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    member["0.weight"] = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    made = refresh(net, single(member), [draw(8, 2)], reference=reference).params(0)
+    assert made["1.running_var"][0] == reference["1.running_var"][0]
+    assert torch.isfinite(made["1.running_var"]).all()
+
+
+def test_members_come_closer_to_the_network() -> None:
+    data = [1.3 * torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(99)) - 0.2]
+    ensemble = low_precision(deep(), format="int3", members=8)
+
+    def error(made: Ensemble) -> float:
+        wanted, _ = gather(predict(deep(), single(params_of(deep())), data))
+        return float((gather(predict(deep(), made, data))[0] - wanted).square().mean())
+
+    assert error(refresh(deep(), ensemble, data)) < 0.9 * error(ensemble)

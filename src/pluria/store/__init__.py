@@ -1,0 +1,17 @@
+"""store: ensembles to files and back, checkpoints in, members out."""
+
+from pluria.store.checkpoint import Checkpoint, read_checkpoint
+from pluria.store.export import export_member, export_members, packed
+from pluria.store.file import Loaded, load, load_all, save
+
+__all__ = [
+    "Checkpoint",
+    "Loaded",
+    "export_member",
+    "export_members",
+    "load",
+    "load_all",
+    "packed",
+    "read_checkpoint",
+    "save",
+]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pluria.pool.average import mean_logit, mean_probability
     from pluria.pool.temperature import fit_temperature
     from pluria.predict.gather import gather
+    from pluria.recipe.choose import choose
     from pluria.report.compare import Comparison, compare
     from pluria.sample.choose import choose_format
     from pluria.sample.dropout import dropout
@@ -47,6 +48,7 @@ _WHERE = {
     "pool.average": ("mean_logit", "mean_probability"),
     "pool.temperature": ("fit_temperature",),
     "predict.gather": ("gather",),
+    "recipe.choose": ("choose",),
     "report.compare": ("Comparison", "compare"),
     "sample.choose": ("choose_format",),
     "sample.dropout": ("dropout",),
@@ -71,6 +73,7 @@ __all__ = [
     "PluriaError",
     "RecipeError",
     "Role",
+    "choose",
     "choose_format",
     "compare",
     "dropout",

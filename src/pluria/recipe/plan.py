@@ -119,7 +119,7 @@ def _controls(recipe: Recipe, asked: list[Arm], model: nn.Module) -> Iterator[tu
     for arm in rounded:
         grid = {k: v for k, v in arm.options.items() if k != "coupling"}
         yield True, Arm(method="nearest", members=1, refresh=arm.refresh, **grid), False
-        yield True, Arm(method="gaussian", members=arm.members, refresh=arm.refresh, **grid), False
+        yield True, Arm(method="gaussian", members=arm.members, **grid), False
     if has_dropout(model):
         yield True, Arm(method="dropout", members=size), False
     if rounded:

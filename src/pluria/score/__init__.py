@@ -21,6 +21,7 @@ from pluria.score.detect import (
     max_probability,
     risk_coverage,
 )
+from pluria.score.divergence import kl
 from pluria.score.diversity import (
     AMBIGUITY,
     DISAGREEMENT,
@@ -99,6 +100,7 @@ __all__ = [
     "fpr_at",
     "gaussian_nll",
     "geometric_nll",
+    "kl",
     "max_probability",
     "member_brier",
     "member_error",

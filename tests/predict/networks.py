@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+
+from pluria.core.ensemble import Ensemble
+from pluria.sample import low_precision
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -31,3 +37,55 @@ def batches(size: int = 4, count: int = 10) -> list[tuple[Tensor, Tensor]]:
     """Images and labels, in batches of `size`."""
     labels = torch.arange(count) % 4
     return list(zip(images(count).split(size), labels.split(size), strict=True))
+
+
+K = 5
+
+
+def ensemble() -> Ensemble:
+    return low_precision(convolutional(), format="int4", members=K)
+
+
+def by_hand(model: nn.Module, made: Ensemble, x: Tensor) -> Tensor:
+    """Each member loaded into a copy of the model, as a user would."""
+    twin, rows = copy.deepcopy(model).eval(), []
+    for params in made:
+        twin.load_state_dict(params)
+        with torch.no_grad():
+            rows.append(twin(x))
+    return torch.stack(rows)
+
+
+class Named(nn.Module):
+    """Takes two tensors, by position or by name, and gives what it is told to give."""
+
+    def __init__(self, form: str = "tensor") -> None:
+        super().__init__()
+        self.layer, self.form = nn.Linear(3, 2), form
+        with torch.no_grad():
+            self.layer.weight.copy_(draw(2, 3))
+            self.layer.bias.zero_()
+
+    def forward(self, x: Tensor, shift: Tensor | None = None, *, flag: bool = True) -> object:
+        result = self.layer(x if shift is None else x + shift)
+        return {
+            "tensor": result,
+            "tuple": (result, None),
+            "list": [result],
+            "dict": {"loss": None, "logits": result},
+            "object": Output(logits=result),
+            "nested": Output(logits=(result, 1)),
+            "words": "no logits here",
+            "other dict": {"hidden": result},
+            "empty": (),
+        }[self.form]
+
+
+@dataclass
+class Output:
+    logits: object
+    loss: float = 0.0
+
+
+X, SHIFT = draw(6, 3, seed=3), draw(6, 3, seed=4)
+WANTED = (X + SHIFT) @ draw(2, 3).T

@@ -1,0 +1,191 @@
+"""predict: the caller and the model are left as they were, bad arguments are refused, memory does not grow."""
+
+import gc
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from pluria.core.ensemble import single, stack
+from pluria.core.errors import CheckpointError
+from pluria.core.params import params_of
+from pluria.predict import gather, predict
+from pluria.sample import low_precision
+from predict.networks import K, Named, X, batches, convolutional, ensemble, images
+
+STATM = Path("/proc/self/statm")
+
+
+class Failing(nn.Module):
+    """Fails on the second call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.calls = nn.Linear(3, 2), [0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls[0] += 1
+        if self.calls[0] > 1:
+            raise RuntimeError("second call")
+        return self.layer(x)
+
+
+def snapshot(model: nn.Module) -> tuple[object, ...]:
+    """Everything of a model that prediction could touch."""
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    parameters = [(p.data_ptr(), p.requires_grad, p.dtype, p.device, p._version) for p in model.parameters()]
+    grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    return state, parameters, grads, [m.training for m in model.modules()]
+
+
+def unchanged(model: nn.Module, before: tuple[object, ...]) -> bool:
+    state, parameters, grads, modes = snapshot(model)
+    same = all(torch.equal(state[name], value) for name, value in before[0].items())
+    same_grads = all(a is b or torch.equal(a, b) for a, b in zip(grads, before[2], strict=True))
+    return same and same_grads and parameters == before[1] and modes == before[3]
+
+
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_the_users_model_is_untouched(backend: str, dtype: torch.dtype | None) -> None:
+    model = convolutional().train()
+    model[4].eval()
+    model[0].weight.requires_grad_(False)
+    model(images()).sum().backward()
+    before = snapshot(model)
+    state = torch.random.get_rng_state()
+    list(predict(model, ensemble(), batches(), backend=backend, block=2, dtype=dtype, channels_last=dtype is not None))
+    assert unchanged(model, before)
+    assert torch.equal(state, torch.random.get_rng_state())
+    with torch.no_grad():
+        model[5].weight.add_(1)
+    assert not unchanged(model, before)
+
+
+def test_the_users_model_is_untouched_when_something_fails() -> None:
+    model = Failing().train()
+    before = snapshot(model)
+    made = stack([params_of(Named())] * 2)
+    with pytest.raises(RuntimeError, match="second call"):
+        list(predict(model, made, [X], inputs=lambda b: (b, None)))
+    assert unchanged(model, before)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_an_iteration_that_is_left_changes_nothing() -> None:
+    model = convolutional().train()
+    before = snapshot(model)
+    blocks = predict(model, ensemble(), batches())
+    next(blocks)
+    blocks.close()
+    assert unchanged(model, before)
+    assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_callers_grad_mode_is_its_own_between_blocks(enabled: bool) -> None:
+    with torch.set_grad_enabled(enabled):
+        for _ in predict(convolutional(), ensemble(), batches()):
+            assert torch.is_grad_enabled() == enabled
+            assert not torch.is_inference_mode_enabled()
+            assert torch.ones(1, requires_grad=True).mul(2).requires_grad == enabled
+
+
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+def test_outputs_and_targets_can_be_used_with_autograd(backend: str) -> None:
+    temperature = torch.ones((), requires_grad=True)
+    found = predict(
+        convolutional(), ensemble(), batches(), backend=backend, block=2, inputs=lambda b: (b[0] * 1, b[1] + 0)
+    )
+    for block in found:
+        assert not block.outputs.is_inference()
+        assert not block.outputs.requires_grad
+        assert block.targets is not None
+        assert not block.targets.is_inference()
+        loss = nn.functional.cross_entropy(block.outputs[0] / temperature, block.targets)
+        loss.backward()
+    assert temperature.grad is not None
+
+
+def test_an_iterator_is_refused() -> None:
+    with pytest.raises(TypeError, match="give a list or a DataLoader, no iterator"):
+        predict(convolutional(), ensemble(), iter(batches()))
+    with pytest.raises(TypeError, match="no iterator"):
+        predict(convolutional(), ensemble(), (batch for batch in batches()))
+
+
+def test_a_loader_that_shuffles_is_refused() -> None:
+    data = TensorDataset(images(), torch.arange(10))
+    with pytest.raises(ValueError, match="shuffle=False"):
+        predict(convolutional(), ensemble(), DataLoader(data, batch_size=4, shuffle=True))
+    outputs, targets = gather(predict(convolutional(), ensemble(), DataLoader(data, batch_size=4)))
+    assert outputs.shape == (K, 10, 4)
+    assert targets is not None
+    assert targets.tolist() == list(range(10))
+
+
+class Again:
+    """Re-iterable, though no list."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.passes += 1
+        yield images()
+
+
+@pytest.mark.parametrize(("block", "passes"), [(1, 5), (2, 3), (9, 1)])
+def test_batches_are_gone_through_once_for_each_block_of_members(block: int, passes: int) -> None:
+    source = Again()
+    list(predict(convolutional(), ensemble(), source, block=block))
+    assert source.passes == passes
+
+
+def test_an_ensemble_of_another_network_is_refused_at_once() -> None:
+    with pytest.raises(CheckpointError, match=r"the ensemble does not fit the network: .*missing.*unknown"):
+        predict(convolutional(), single(params_of(Named())), batches())
+    wider = nn.Sequential(nn.Linear(3, 4))
+    with pytest.raises(CheckpointError, match=r"0.weight has \(4, 3\), wanted \(2, 3\)"):
+        predict(nn.Sequential(nn.Linear(3, 2)), low_precision(wider), [X])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"block": 0}, "one member or more"), ({"views": ()}, "at least one view"), ({"backend": "auto"}, "'loop' or")],
+)
+def test_bad_options_are_refused_at_once(options: Mapping[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        predict(convolutional(), ensemble(), batches(), **options)
+
+
+def growth(work: Iterator[object]) -> int:
+    """By how many bytes the process grows beyond what it held when the first of `work` was done."""
+    gc.collect()
+    held: list[int] = []
+    for _ in work:
+        pages = int(STATM.read_text().split()[1])
+        held.append(pages * 4096)
+    return max(held) - held[0]
+
+
+WIDE = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Flatten(1))
+needs_proc = pytest.mark.skipif(not STATM.exists(), reason="the process's size is read from /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+def test_a_thousand_members_take_the_memory_of_few(backend: str) -> None:
+    made = low_precision(WIDE, members=1000)  # 155 MB, were they held
+    assert growth(predict(WIDE, made, [images(1)], backend=backend, block=10)) < 30e6
+
+
+@needs_proc
+def test_held_members_would_be_seen() -> None:
+    held: list[object] = []
+    made = low_precision(WIDE, members=400)
+    assert growth(held.append(params) for params in made) > 30e6

@@ -28,7 +28,10 @@ BLOCK, PART, LINE, AHEAD = 1024, 256, 16, 512
 """Elements per block, per part, per cache line, and how far ahead memory is fetched; multiples of four."""
 
 INTEGER, MINIFLOAT, TABLE = 0, 1, 2
-"""Kinds of unit grids: whole numbers, few mantissa bits, an explicit list of levels."""
+"""Kinds of unit grids: whole numbers, few mantissa bits, a list of 16 levels."""
+
+LEVELS = 16
+"""A constant, so that the search over the levels is unrolled."""
 
 M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 W0, W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -92,37 +95,56 @@ def fill_words(words: Words, quad: np.uint64, address: Address) -> None:
 
 
 @compiled
-def spread(s: Array, z: Array, scale: Array, zero: Array, layout: Layout, start: int, count: int) -> int:
-    """Scale and zero point of the elements start..start+count-1; layout = outer, channels, inner, group, groups.
+def fill(target: Array, value: np.float32) -> None:
+    """Set all of `target`; like `copy` a plain loop, since slices are assigned through checks and temporaries."""
+    for i in range(target.size):
+        target[i] = value
 
+
+@compiled
+def copy(target: Array, source: Array) -> None:
+    """Set `target` to `source`."""
+    for i in range(target.size):
+        target[i] = source[i]
+
+
+@compiled
+def spread(s: Array, z: Array, scale: Array, zero: Array, layout: Layout, start: int, count: int) -> int:
+    """Scale and zero point of the elements start..start+count-1; layout = outer, channels, inner, group, two strides.
+
+    The strides in `scale` are those of output channels and of groups; with inner = 1 the former is one.
     Returns the end of the run of equal scales if one run covers all of them, else `start`.
     """
-    outer, channels, inner, group, groups = layout[0], layout[1], layout[2], layout[3], layout[4]
+    outer, channels, inner, group = layout[0], layout[1], layout[2], layout[3]
     flat, j = start // inner, start % inner
     flat, c = flat // channels, flat % channels
     b, o = flat // outer, flat % outer
+    part, r = (o * inner + j) // group, (o * inner + j) % group
+    part0, r0 = o * inner // group, o * inner % group
     i, end = 0, start
     while i < count:
-        part = (o * inner + j) // group
-        at = (b * channels + c) * groups + part
+        at = (b * channels + c) * layout[4] + part * layout[5]
         if inner == 1:  # neighbours in memory are neighbouring channels
             run = min(channels - c, count - i)
-            for t in range(run):
-                s[i + t], z[i + t] = scale[at + t * groups], zero[at + t * groups]
+            copy(s[i : i + run], scale[at : at + run])
+            copy(z[i : i + run], zero[at : at + run])
             c += run
         else:
-            whole = min(inner - j, (part + 1) * group - o * inner - j)
+            whole = min(inner - j, group - r)
             run = min(whole, count - i)
-            s[i : i + run], z[i : i + run] = scale[at], zero[at]
+            fill(s[i : i + run], scale[at])
+            fill(z[i : i + run], zero[at])
             end = start + whole if run == count else end
-            j += run
+            j, r = j + run, r + run
             if j == inner:
-                c, j = c + 1, 0
+                c, j, part, r = c + 1, 0, part0, r0
+            elif r == group:
+                part, r = part + 1, 0
         i += run
         if c == channels:
-            c, o = 0, o + 1
-        if o == outer:
-            o, b = 0, b + 1
+            b, c, o = b + (o + 1) // outer, 0, (o + 1) % outer
+            part0, r0 = o * inner // group, o * inner % group
+            part, r = part0, r0
     return end
 
 
@@ -191,19 +213,18 @@ def round_minifloat(
 def round_table(
     out: Array, values: Array, words: Words, mask: np.uint32, s: Array, low: Array, high: Array, levels: Array
 ) -> None:
-    """Rounded weights on sorted levels; `low` and `high` are scratch."""
-    last = levels.size - 1
-    first, final = levels[0], levels[last]
+    """Rounded weights on 16 sorted levels; `low` and `high` are scratch."""
+    first, final = levels[0], levels[LEVELS - 1]
     for i in range(out.size):
         x = values[i] / s[i]
         x = first if x < first else x
         out[i] = final if x > final else x
-        low[i], high[i] = first, final
-    for k in range(levels.size):
-        below, above = levels[k], levels[last - k]
-        for i in range(out.size):
-            low[i] = below if below <= out[i] else low[i]
-            high[i] = above if above >= out[i] else high[i]
+    for i in range(out.size):
+        x, below, above = out[i], first, final
+        for k in range(LEVELS):
+            below = levels[k] if levels[k] <= x else below
+            above = levels[LEVELS - 1 - k] if levels[LEVELS - 1 - k] >= x else above
+        low[i], high[i] = below, above
     for i in range(out.size):
         gap = high[i] - low[i]
         p = (out[i] - low[i]) / (gap if gap > ZERO else ONE)

@@ -41,7 +41,7 @@ def serves(tensor: Tensor, grid: Grid, out: Tensor) -> bool:
         and not out.requires_grad
         and isinstance(grid.format, Integer | Minifloat | NormalFloat)
         and tensor.numel() == out.numel() == grid.layout.numel <= ELEMENTS
-        and grid.scale.numel() * grid.group == tensor.numel()
+        and grid.scale.shape == (grid.layout.rows, grid.layout.inputs // grid.group)
         and grid.scale.device.type == "cpu"
         and available(tensor.device)
     )
@@ -55,10 +55,9 @@ def round_stochastic(
     if loops is None:
         raise ValueError("the kernel serves no tensor, because Numba cannot be imported; ask `serves` first")
     source, target = _array(tensor), _array(out)
-    layout = np.array([*_shape(grid)], np.int64)
     scale, zero, kind, rule = _rule(grid, loops)
     address = np.array([*key, tensor_id, group, ROUNDING, mask], np.uint64)
-    half = tensor.dtype == torch.float16
+    layout, half = _layout(grid), tensor.dtype == torch.float16
 
     def work(start: int, stop: int) -> None:
         loops.round_range(*target, *source, half, scale, zero, layout, address, kind, rule, start, stop)
@@ -102,25 +101,31 @@ def _array(tensor: Tensor) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
     return np.empty(0, np.float32), flat.view(torch.int16).numpy().view(np.uint16)
 
 
-def _shape(grid: Grid) -> tuple[int, ...]:
-    layout = grid.layout
-    return layout.outer, layout.channels, layout.inner, grid.group, layout.inputs // grid.group
+def _layout(grid: Grid) -> NDArray[np.int64]:
+    """Shape, group and the strides of `_flat` scales (see `compiled.spread`)."""
+    layout, groups = grid.layout, grid.scale.shape[1]
+    strides = (1, layout.rows) if layout.inner == 1 else (groups, 1)
+    return np.array([layout.outer, layout.channels, layout.inner, grid.group, *strides], np.int64)
+
+
+def _flat(grid: Grid, table: Tensor) -> NDArray[np.float32]:
+    """Scales or zero points `[rows, groups]`, flat; rows last where neighbours in memory are neighbouring channels."""
+    ordered = table.detach().t() if grid.layout.inner == 1 else table.detach()
+    return ordered.contiguous().view(-1).numpy()
 
 
 def _rule(grid: Grid, loops: ModuleType) -> tuple[NDArray[np.float32], NDArray[np.float32], int, NDArray[np.float32]]:
     """Scales, zero points, the kind of grid and its numbers (see `compiled.round_range`)."""
-    scale = grid.scale.detach().contiguous().view(-1).numpy()
-    zero, form = np.zeros_like(scale), grid.format
+    scale, form = _flat(grid, grid.scale), grid.format
     if isinstance(form, Integer):
-        if grid.zero is None:
-            zero, rule = np.full_like(scale, form.top), [2 * form.top]
-        else:
-            zero, rule = grid.zero.detach().contiguous().view(-1).numpy(), [form.top]
-        return scale, zero, loops.INTEGER, np.array(rule, np.float32)
+        symmetric = grid.zero is None
+        zero = np.full_like(scale, form.top) if grid.zero is None else _flat(grid, grid.zero)
+        return scale, zero, loops.INTEGER, np.array([form.top * (1 + symmetric)], np.float32)
     if isinstance(form, Minifloat):
         numbers = [form.largest, 2.0 ** (2 - 2 ** (form.exponent - 1)), 2.0**-form.mantissa]
-        return scale, zero, loops.MINIFLOAT, np.array(numbers, np.float32)
-    return scale, zero, loops.TABLE, form.decode(torch.arange(2**form.bits, device="cpu"), None).numpy()
+        return scale, np.zeros_like(scale), loops.MINIFLOAT, np.array(numbers, np.float32)
+    levels = form.decode(torch.arange(loops.LEVELS, device="cpu"), None)
+    return scale, np.zeros_like(scale), loops.TABLE, levels.numpy()
 
 
 def _share(work: Callable[[int, int], None], count: int, block: int) -> None:

@@ -21,7 +21,7 @@ from pluria.store import packed, save
 from pluria.store.tensors import write_tensors
 
 HERE = Path(__file__).parent
-ABOUT = {"labels": ["cat", "dog"], "preprocessing": {"mean": [0.5], "std": [0.25]}, "pool": "average"}
+ABOUT = {"classes": ["cat", "dog"], "inputs": {"mean": [0.5], "std": [0.25]}, "pool": "mean_probability"}
 
 
 def golden() -> dict[str, dict[str, Ensemble]]:

@@ -141,6 +141,24 @@ def test_ensembles_of_one_base_share_its_tensors_and_families(tmp_path: Path) ->
         assert_same(found[name], ensemble)
 
 
+def test_tensors_that_are_equal_bit_for_bit_are_kept_once(tmp_path: Path) -> None:
+    first, zero = normal(3, 4), torch.zeros(4)
+    ensembles = {
+        "one": single({"w": first, "zero": zero}),
+        "copy": single({"w": first.clone(), "zero": -zero, "view": first.flatten(), "double": zero.double()}),
+    }
+    assert sorted(encode(ensembles)[1]) == [
+        "copy/double/value",
+        "copy/view/value",
+        "copy/zero/value",
+        "one/w/value",
+        "one/zero/value",
+    ]
+    save(tmp_path / "e", ensembles)
+    for name, ensemble in ensembles.items():
+        assert_same(load(tmp_path / "e", name=name), ensemble)
+
+
 def test_equal_paths_of_different_tensors_do_not_meet(tmp_path: Path) -> None:
     rounded = low_precision({"a": normal(2, 2)}, where=["a"], members=2).families["a"]
     found = assert_kept(tmp_path, Ensemble({"a": rounded, "a/base": Shared(normal(3))}, (0, 1)))

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from pluria.core.errors import FileFormatError
 from pluria.sample import low_precision
 from pluria.store import load, load_all, packed, save
 from pluria.store.checkpoint import read_checkpoint
-from pluria.store.tensors import write_tensors
+from pluria.store.codec import HINTS
+from pluria.store.tensors import DTYPES, write_tensors
 from store.saved import assert_same, parts, rewrite
 
 PARAMS = {"w.weight": torch.arange(12.0).view(3, 4) / 8, "b": torch.ones(3)}
@@ -285,6 +287,14 @@ def test_malformed_content_says_what_is_wrong(file: Path, name: str) -> None:
     assert "Save the ensemble again" in str(caught.value)
 
 
+def test_noise_around_integers_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "e", golden()["families"]["cloud"])
+    mean = "ensemble/integer/mean/value"
+    rewrite(tmp_path / "e", lambda _, tensors: tensors.update({mean: tensors[mean].to(torch.int64)}))
+    with pytest.raises(FileFormatError, match=r"floats of 16 bits or more; the mean is torch\.int64"):
+        load(tmp_path / "e")
+
+
 def test_a_file_that_is_only_written_anew_is_read(file: Path) -> None:
     rewrite(file, lambda content, tensors: None)
     assert_same(load(file, name="low"), ensembles()["low"])
@@ -410,3 +420,12 @@ def test_a_real_network(tmp_path: Path, real_data: Path) -> None:
     assert_same(load(tmp_path / "e.pluria"), ensemble.take([0, 7]))
     held = ensemble.bits().file / 8
     assert held < (tmp_path / "e.pluria").stat().st_size < 1.1 * held
+
+
+def test_the_format_page_names_every_kind_with_its_fields() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
+    rows = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `")}
+    for kind, hints in HINTS.items():
+        written = [word for word in re.sub(r"\([^)]*\)|\[[^]]*\]| or null", "", rows[kind].split("|")[2]).split(", ")]
+        assert [word.strip() for word in written] == list(hints)
+    assert page.split("Dtypes: ")[1].split(".\n")[0].split() == list(DTYPES.values())

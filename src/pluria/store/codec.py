@@ -4,9 +4,9 @@
     tensor               {"tensor": its name in the table}    family   {"family": its place among the families}
     other dataclass      {its kind: {field: value, ...}}, without fields that a class makes itself
 
-A family names earlier places only, so there is no cycle. Equal tensors (same memory) and equal families (same object)
-are kept once, and tied names hold one object again after reading. Only the classes in KINDS are ever built, from
-fields that have the types of their hints.
+A family names earlier places only, so there is no cycle. Tensors that are equal bit for bit are kept once, and so is
+a family that is used twice: tied names hold one object again after reading. Only the classes in KINDS are ever built,
+from fields that have the types of their hints.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pluria.numbers.format import Format, Integer, Minifloat, NormalFloat
 from pluria.numbers.grid import Grid, Layout
 from pluria.numbers.key import Key
 from pluria.store.check import check_family, check_members, inner
-from pluria.store.tensors import dtype_name
+from pluria.store.tensors import dtype_name, fingerprint
 
 FAMILIES: dict[str, type] = {
     "shared": Shared,
@@ -101,16 +101,18 @@ class _Written:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     places: dict[int, int] = field(default_factory=dict)
     heights: dict[int, int] = field(default_factory=dict)
+    seen: dict[int, str] = field(default_factory=dict)
     names: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
     def tensor(self, value: Tensor, path: str) -> str:
-        dtype_name(path, value)
-        same = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
-        if same not in self.names:
-            while path in self.tensors:
-                path += "'"
-            self.names[same], self.tensors[path] = path, value
-        return self.names[same]
+        if id(value) not in self.seen:
+            equal = (dtype_name(path, value), value.shape, fingerprint(value))
+            if equal not in self.names:
+                while path in self.tensors:
+                    path += "'"
+                self.names[equal], self.tensors[path] = path, value
+            self.seen[id(value)] = self.names[equal]
+        return self.seen[id(value)]
 
     def family(self, value: Family, path: str) -> int:
         if id(value) not in self.places:

@@ -42,7 +42,7 @@ def save(
 ) -> None:
     """Write one ensemble, or several by name, so that a reader meets the old file or the new one.
 
-    about   what else is known, as JSON: by custom `recipe`, `pool`, `labels`, `preprocessing`
+    about   what else is known, as JSON: by custom `network`, `pool`, `classes`, `inputs` (docs/format.md)
 
     The same ensembles and the same `about` give the same bytes. Raises TypeError for what a file cannot hold,
     ValueError for what could not be read again, and OSError (a full disk, no permission) with the old file untouched.

@@ -1,7 +1,7 @@
 """All figures of a run as one JSON value, computed from the kept outputs alone.
 
 arms        one entry for each arm: means over seeds, spread (standard deviation), each seed's own figures
-main        the drawn arm with the smallest calibration NLL after temperature; chosen on calibration rows only
+main        the arm with the smallest calibration NLL after temperature; controls and figure rows have no say
 equal_bits  for each drawn arm the best single model within its bits, under either accounting
 """
 
@@ -20,13 +20,11 @@ from pluria.recipe.folder import RunFolder, environment
 from pluria.recipe.headline import headline, warnings
 from pluria.recipe.measure import Measured, Outputs, measure
 from pluria.recipe.pictures import disagreed
-from pluria.recipe.plan import Job, draw
+from pluria.recipe.plan import FULL, Job, draw
 from pluria.recipe.resolve import Rows
 from pluria.recipe.schema import Recipe
 from pluria.sample.noise import left_alone, noise
 from pluria.score import paired_bootstrap
-
-FULL = "full precision"
 
 
 def figures(
@@ -47,7 +45,7 @@ def figures(
     shown = {name for best in equal.values() for name in best.values()}
     arms = [arm for arm in arms if not arm.pop("candidate") or arm["name"] in shown]
     job = next(job for job in jobs if job.name == main["name"])
-    drawn = draw(Job(job.name, job.control, job.arm.model_copy(update={"refresh": False}), job.seed), model, [], [0])[1]
+    members = draw(job.plain(), model, [], [0])[1]
     classes = rows.figures.classes
     found = {
         "title": recipe.title,
@@ -61,8 +59,8 @@ def figures(
         "main": main["name"],
         "arms": arms,
         "equal_bits": equal,
-        "noise": [vars(row) | {"shape": list(row.shape)} for row in noise(drawn)],
-        "left_alone": left_alone(drawn),
+        "noise": [vars(row) | {"shape": list(row.shape)} for row in noise(members)],
+        "left_alone": left_alone(members),
         "disagreed": disagreed(rows.figures, folder.outputs(job.slug, job.arm.members, "figures")),
     }
     return found | {"headline": headline(found), "warnings": warnings(found)}
@@ -87,8 +85,7 @@ def _arm(
     group: list[Job], measured: dict[str, Measured], reference: Measured, model: nn.Module, folder: RunFolder
 ) -> dict[str, Any]:
     job, seeds = group[0], [measured[job.slug].figures for job in group]
-    plain = Job(job.name, job.control, job.arm.model_copy(update={"refresh": False}), job.seed)
-    ensemble = draw(plain, model, [], list(range(job.arm.members)))[1]
+    ensemble = draw(job.plain(), model, [], list(range(job.arm.members)))[1]
     arm: dict[str, Any] = {
         "name": job.name,
         "control": job.control,

@@ -1,6 +1,6 @@
 """A run folder: the recipe, the environment, predictions member by member, figures. Nothing is ever half written.
 
-recipe.json  environment.json  run.log  predictions/<arm>/<member>.safetensors  figures.json  ensemble.pluria
+run.json  environment.json  predictions/<arm>/<member>.safetensors  figures.json  ensemble.pluria
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from pluria.core.errors import RecipeError
 from pluria.recipe.schema import Recipe
 from pluria.store.atomic import replacing
 
+KEPT = "predictions/*/*.safetensors"
+RESULTS = ("run.json", "figures.json", "ensemble.pluria", "report.html", "recipe.yaml")
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -36,18 +39,29 @@ class RunFolder:
         `pinned` is what the bits depend on besides the recipe: threads, versions, contents of the inputs.
         """
         state = {"recipe": recipe.model_dump(mode="json"), "pinned": pinned}
-        held = self.read("run.json")
-        if held is not None and held != json.loads(json.dumps(state)) and not restart:
-            changed = [k for part in ("recipe", "pinned") for k in _changed(held.get(part, {}), state[part])]
-            raise RecipeError(
-                f"{self.path} holds another run (different: {', '.join(changed)}). Give another folder, or --restart"
-            )
         if restart:
-            for file in self.path.glob("predictions/*/*.safetensors"):
-                file.unlink()
+            self._clear()
+        else:
+            self.refuse_other(state)
         self.path.mkdir(parents=True, exist_ok=True)
         self.write("run.json", state)
         self.write("environment.json", environment())
+
+    def refuse_other(self, state: dict[str, dict[str, Any]]) -> None:
+        """Raise RecipeError where the folder holds a run that differs in one of the parts of `state`."""
+        held = self.read("run.json")
+        if held is None and next(self.path.glob(KEPT), None) is not None:
+            raise RecipeError(f"{self.path} holds predictions of an unknown run. Give another folder, or --restart")
+        changed = [] if held is None else [k for part in state for k in _changed(held.get(part, {}), state[part])]
+        if changed:
+            raise RecipeError(
+                f"{self.path} holds another run (different: {', '.join(changed)}). Give another folder, or --restart"
+            )
+
+    def _clear(self) -> None:
+        """Remove what an earlier run has left, the claim first: what is left without one is of no known run."""
+        for file in [self.path / name for name in RESULTS] + list(self.path.glob(KEPT)):
+            file.unlink(missing_ok=True)
 
     def read(self, name: str) -> Any:
         """A JSON file, None where it does not exist; RecipeError where it cannot be read."""

@@ -21,16 +21,14 @@ def headline(found: dict[str, Any]) -> str:
         f"{sure}), error {full['scores']['error']:.2%} → {main['scores']['error']:.2%}"
     )
     cost = (
-        f"for {main['cost']['forwards']} forwards per example instead of 1, and "
+        f"for {_forwards(main)} per example instead of 1, and "
         f"{main['cost']['bits_planes'] / main['cost']['parameters']:.1f} bits per weight"
     )
     ahead = rival["scaled"]["nll"] <= main["scaled"]["nll"]
-    count = rival["cost"]["forwards"]
-    price = "one forward" if count == 1 else f"{count} forwards"
     verdict = "does as well or better" if ahead else "comes nearest"
     return (
         f"{gain}; {cost}. Of the controls, {rival['name']} with temperature {verdict}: "
-        f"NLL {rival['scaled']['nll']:.3f}, error {rival['scores']['error']:.2%}, {price}."
+        f"NLL {rival['scaled']['nll']:.3f}, error {rival['scores']['error']:.2%}, {_forwards(rival)}."
     )
 
 
@@ -62,5 +60,11 @@ def warnings(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _forwards(arm: dict[str, Any]) -> str:
+    count = arm["cost"]["forwards"]
+    return "one forward" if count == 1 else f"{count} forwards"
+
+
 def _percent(difference: float, base: float) -> str:
-    return f"{100 * difference / base:+.1f} %".replace("-", "−")
+    """The difference in percent, or as it is where there is nothing to hold it against."""
+    return (f"{100 * difference / base:+.1f} %" if base > 0 else f"{difference:+.3f}").replace("-", "−")

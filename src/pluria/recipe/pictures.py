@@ -41,24 +41,27 @@ def _entry(rows: Dataset, n: int, information: float, pooled: Tensor, votes: Ten
         "probability": float(pooled.max()),
         "information": information,
         "votes": [[rows.classes[i], c] for c, i in told],
-        "picture": picture(rows.inputs[n]),
+        "picture": picture(rows.inputs[n], getattr(rows, "scale", None)),
     }
 
 
-def picture(image: Tensor) -> str | None:
-    """A data URI of a PNG of an image `[C, H, W]` (1 or 3 channels, uint8 or scaled to its own range), else None."""
+def picture(image: Tensor, scale: float | None = None) -> str | None:
+    """A data URI of a PNG of an image `[C, H, W]` with 1 or 3 channels, else None.
+
+    uint8 images go up to `scale` (255 by default), floating ones are stretched to their own range.
+    """
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         return None
     from PIL import Image
 
-    shown = image
-    if image.dtype != torch.uint8:
-        low, high = image.min(), image.max()
-        shown = ((image - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8)
+    whole = image.dtype == torch.uint8
+    low, high = (0.0, scale or 255.0) if whole else (float(image.min()), float(image.max()))
+    bright = (image.to(torch.float32) - low) / max(high - low, 1e-12)
+    shown = (bright * 255).round().clamp(0, 255).to(torch.uint8)
     array = shown.permute(1, 2, 0).squeeze(-1).contiguous().numpy()
     small = Image.fromarray(array)
-    scale = max(1, SIDE // max(small.size))
-    small = small.resize((small.width * scale, small.height * scale), Image.Resampling.NEAREST)
+    times = max(1, SIDE // max(small.size))
+    small = small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)
     stream = io.BytesIO()
     small.save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from pluria.core.errors import CheckpointError, DataError, RecipeError
 from pluria.core.params import check_finite, check_fit
-from pluria.recipe.schema import Data, Network, Recipe, nearest_name
+from pluria.recipe.schema import Data, Network, Recipe, Training, nearest_name
 from pluria.store.checkpoint import read_checkpoint
-from pluria.zoo.dataset import Dataset
+from pluria.store.quantised import refuse_configured
+from pluria.zoo.dataset import IGNORED, Dataset
 from pluria.zoo.fit import fit
 from pluria.zoo.networks import NETWORKS, network
 from pluria.zoo.readers import READERS, read
@@ -34,13 +36,12 @@ class Rows:
 
 def data_rows(recipe: Recipe) -> Rows:
     """The rows of a recipe; DataError where a part would be empty."""
-    try:
-        found = dataset(recipe.data)
-        if recipe.calibration == "half":
-            return Rows(*found.split_half())
-        return Rows(dataset(recipe.calibration), found)
-    except (ValueError, TypeError) as error:
-        raise DataError(str(error)) from None
+    found = dataset(recipe.data)
+    rows = Rows(*found.split_half()) if recipe.calibration == "half" else Rows(dataset(recipe.calibration), found)
+    for part in (rows.calibration, rows.figures):
+        if not bool((part.targets != IGNORED).any()):
+            raise DataError(f"{part.name}: every target is {IGNORED} (ignored), so there is nothing to score")
+    return rows
 
 
 def built(spec: Network) -> nn.Module:
@@ -58,25 +59,29 @@ def built(spec: Network) -> nn.Module:
     )
 
 
-def load_network(
-    spec: Network, training: Dataset | None = None, progress: Callable[[int, float], None] | None = None
-) -> tuple[nn.Module, list[str]]:
-    """The network with its checkpoint, or trained where the recipe says so, and notes on what was read."""
-    model, notes = built(spec), []
-    if spec.checkpoint is not None:
-        found = read_checkpoint(spec.checkpoint)
-        check_fit(found.params, model.state_dict(), what=spec.checkpoint)
-        model.load_state_dict(dict(found.params))
-        notes = list(found.notes)
-    elif spec.train is not None:
-        if training is None:
-            raise RecipeError("network.train needs rows to train on: give `training`, data as under `data`")
-        model = fit(model, training, epochs=spec.train.epochs, batch=spec.train.batch, rate=spec.train.rate,
-                    seed=spec.train.seed, progress=progress)  # fmt: skip
-    elif not Path(spec.model, "config.json").is_file():
-        raise RecipeError("the network has neither a checkpoint nor `train`: give network.checkpoint, the trained file")
-    check_finite(model.state_dict(), what=spec.checkpoint or "the network")
-    return model.eval(), notes
+def load_network(spec: Network) -> tuple[nn.Module, list[str]]:
+    """The network with its checkpoint, and notes on what was read; one that is to be trained is as it was built."""
+    model = built(spec)
+    if spec.checkpoint is None:
+        if spec.train is None and not Path(spec.model, "config.json").is_file():
+            raise RecipeError("the network has no checkpoint: give the trained file (or, in a recipe, network.train)")
+        return model, []
+    found = read_checkpoint(spec.checkpoint)
+    check_fit(found.params, model.state_dict(), what=spec.checkpoint)
+    model.load_state_dict(dict(found.params))
+    check_finite(model.state_dict(), what=spec.checkpoint)
+    return model, list(found.notes)
+
+
+def trained(model: nn.Module, how: Training, rows: Dataset, progress: Callable[[int, float], None]) -> nn.Module:
+    """The network trained on rows; RecipeError where training diverged."""
+    steps = {"epochs": how.epochs, "batch": how.batch, "rate": how.rate, "seed": how.seed}
+    model = fit(model, rows, progress=progress, **steps)  # type: ignore[arg-type]
+    try:
+        check_finite(model.state_dict())
+    except CheckpointError:
+        raise RecipeError(f"training diverged at rate {how.rate}: give a smaller network.train.rate") from None
+    return model
 
 
 def training_rows(recipe: Recipe) -> Dataset | None:
@@ -87,16 +92,22 @@ def training_rows(recipe: Recipe) -> Dataset | None:
 def imported(path: str) -> Callable[..., Any]:
     """What an import path `package.module:name` names; the current folder is looked in too. Runs that module's code."""
     module, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise RecipeError(f"{path!r} is no import path; wanted package.module:name")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise RecipeError(
             f"cannot import {path!r}: {error}. Run from the folder that holds it, or install it"
         ) from None
-    except AttributeError:
-        raise RecipeError(f"module {module!r} has no {name!r}") from None
+    except Exception as error:
+        raise RecipeError(f"cannot import {path!r}: {module} fails with {type(error).__name__}: {error}") from error
+    if not callable(getattr(found, name, None)):
+        there = [n for n, value in vars(found).items() if callable(value) and not n.startswith("_")]
+        raise RecipeError(f"module {module!r} has no {name!r} to call{nearest_name(name, there)}")
+    return getattr(found, name)  # type: ignore[no-any-return]
 
 
 def device_of(name: str) -> torch.device:
@@ -108,16 +119,22 @@ def device_of(name: str) -> torch.device:
             else torch.device("cpu")
         )
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError:
         raise RecipeError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:1") from None
+    try:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # which one depends on how torch was built
+        line = str(error).splitlines()[0].rstrip(".")
+        raise RecipeError(f"device {name!r} cannot be used here ({line}); use auto or cpu") from None
+    return device
 
 
 def _call(builder: Callable[..., Any], spec: Network) -> nn.Module:
     try:
         inspect.signature(builder).bind(**spec.arguments)
         model = builder(**spec.arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise RecipeError(f"network {spec.model!r} with arguments {spec.arguments}: {error}") from None
     if not isinstance(model, nn.Module):
         raise RecipeError(f"{spec.model!r} gives {type(model).__name__}, not a torch.nn.Module")
@@ -125,13 +142,17 @@ def _call(builder: Callable[..., Any], spec: Network) -> nn.Module:
 
 
 def dataset(spec: Data) -> Dataset:
-    """Rows by a reader of the zoo or of the user's own, which is an import path and runs the code it names."""
-    if spec.reader in READERS:
-        found = read(spec.reader, **spec.arguments)
-    elif ":" in spec.reader:
-        found = imported(spec.reader)(**spec.arguments)
-    else:
+    """Rows by a reader of the zoo or of the user's own, which is an import path and runs the code it names.
+
+    Raises RecipeError for a reader that does not exist, DataError for arguments or data that do not fit.
+    """
+    if spec.reader not in READERS and ":" not in spec.reader:
         raise RecipeError(f"no reader {spec.reader!r}{nearest_name(spec.reader, sorted(READERS))}")
+    own = spec.reader not in READERS
+    try:
+        found = imported(spec.reader)(**spec.arguments) if own else read(spec.reader, **spec.arguments)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"reader {spec.reader!r}: {error}" if own else str(error)) from None
     if not isinstance(found, Dataset):
         raise RecipeError(f"reader {spec.reader!r} gives {type(found).__name__}, not a pluria Dataset")
     return found if spec.rows is None else found.take(slice(0, spec.rows))
@@ -142,11 +163,27 @@ def _hugging_face(folder: Path) -> nn.Module:
         import transformers
     except ImportError:
         raise RecipeError("a Hugging Face folder needs transformers: pip install 'pluria[hf]'") from None
-    kinds = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or ["AutoModel"]
+    held = _config(folder)
+    kinds = held.get("architectures") or ["AutoModel"]
     kind = getattr(transformers, kinds[0], None)
     if kind is None:
         raise RecipeError(f"{folder}: transformers {transformers.__version__} has no architecture {kinds[0]!r}")
     try:
-        return kind.from_pretrained(folder, local_files_only=True).eval()  # type: ignore[no-any-return]
-    except (OSError, ValueError) as error:
+        model, told = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: {error}") from None
+    if missing := sorted(told["missing_keys"]):
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise CheckpointError(f"{folder}: the checkpoint lacks {', '.join(missing[:5])}{more}, which would be random")
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        held = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'config.json'} is not JSON: {error}") from None
+    if not isinstance(held, dict):
+        raise CheckpointError(f"{folder / 'config.json'} holds no mapping")
+    refuse_configured(held, what=str(folder))
+    return held

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from pluria.core.errors import DataError
 from pluria.core.params import params_of
-from pluria.predict import first, logits, predict
+from pluria.predict import first, predict
+from pluria.recipe.check import check_draws, check_outputs, check_views
 from pluria.recipe.figures import figures
 from pluria.recipe.folder import RunFolder, digest
 from pluria.recipe.plan import Job, draw, jobs
-from pluria.recipe.resolve import Rows, data_rows, device_of, load_network, training_rows
+from pluria.recipe.resolve import Rows, data_rows, device_of, load_network, trained, training_rows
 from pluria.recipe.schema import Recipe
 from pluria.store.file import save
 from pluria.zoo.views import view
@@ -50,15 +51,24 @@ class Prepared:
     notes: list[str]
 
 
-def prepare(recipe: Recipe, progress: Progress = quiet) -> Prepared:
-    """Read and check everything a run needs. Raises RecipeError, CheckpointError or DataError."""
+def prepare(recipe: Recipe, progress: Progress = quiet, *, train: bool = True) -> Prepared:
+    """Read and check everything a run needs, and train where the recipe says so (and `train` too).
+
+    Raises RecipeError, CheckpointError or DataError.
+    """
     device_of(recipe.device)
     rows, training = data_rows(recipe), training_rows(recipe)
-    epochs = recipe.network.train.epochs if recipe.network.train else 0
-    model, notes = load_network(recipe.network, training, lambda done, loss: progress("training", done, epochs))
-    prepared = Prepared(recipe, model, rows, jobs(recipe, model), notes)
-    _try(prepared)
-    return prepared
+    model, notes = load_network(recipe.network)
+    for part in (rows.calibration, rows.figures, training):
+        if part is not None:
+            check_outputs(model, part)
+    planned = jobs(recipe, model)
+    check_views(planned, rows.figures)
+    check_draws(planned, model)
+    if recipe.network.train is not None and training is not None and train:
+        how = recipe.network.train
+        model = trained(model, how, training, lambda done, loss: progress("training", done, how.epochs))
+    return Prepared(recipe, model, rows, planned, notes)
 
 
 def run(
@@ -70,7 +80,10 @@ def run(
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    prepared, folder = prepare(recipe, progress), RunFolder(out)
+    folder = RunFolder(out)
+    if not restart:
+        folder.refuse_other({"recipe": recipe.model_dump(mode="json")})
+    prepared = prepare(recipe, progress)
     folder.claim(recipe, _pinned(prepared), restart=restart)
     predict_all(prepared, folder, progress)
     _store(prepared, out)
@@ -134,21 +147,6 @@ def unlabelled(prepared: Prepared) -> list[Any]:
     """Inputs of the calibration rows, for batch-norm refresh; their labels are not used."""
     some = prepared.rows.calibration.take(slice(0, prepared.recipe.refresh_rows))
     return [first(batch)[0] for batch in some.batches(prepared.recipe.batch)]
-
-
-def _try(prepared: Prepared) -> None:
-    """One forward of two rows, so that a network that does not fit the data is met before any work."""
-    x, _ = next(iter(prepared.rows.figures.batches(2)))
-    try:
-        with torch.inference_mode():
-            outputs = logits(prepared.model(x))
-    except (RuntimeError, ValueError, TypeError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise DataError(f"the network does not take inputs of shape {tuple(x.shape)}, {x.dtype}: {line}") from None
-    classes = prepared.rows.figures.classes
-    if outputs.ndim < 2 or outputs.shape[1] != len(classes):
-        wanted = f"{len(classes)} classes on axis 1 ({', '.join(classes[:3])}, ...)"
-        raise DataError(f"the network gives outputs of shape {tuple(outputs.shape)}; the data have {wanted}")
 
 
 def _check(outputs: Tensor, name: str) -> None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import difflib
 import itertools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from pluria.core.errors import RecipeError
 from pluria.recipe.catalogue import Method, methods
+from pluria.zoo.views import view
 
 
 class Strict(BaseModel):
@@ -60,8 +61,8 @@ class Arm(BaseModel):
     method: str
     members: int = Field(8, ge=1)
     refresh: bool = False
-    views: tuple[str, ...] = ("identity",)
-    each: dict[str, list[Any]] = {}
+    views: Annotated[tuple[str, ...], Field(min_length=1)] = ("identity",)
+    each: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -70,9 +71,9 @@ class Arm(BaseModel):
 
     def expanded(self) -> list[Arm]:
         """One arm for every combination of the values in `each`."""
-        plain = self.model_dump(exclude={"each"})
+        plain = self.model_dump(exclude={"each"}, exclude_unset=True)
         return [
-            Arm(**{**plain, **dict(zip(self.each, values, strict=True))})
+            Arm.model_validate({**plain, **dict(zip(self.each, values, strict=True))})
             for values in itertools.product(*self.each.values())
         ]
 
@@ -97,10 +98,18 @@ class Recipe(Strict):
     threads: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
-    def _methods_exist(self) -> Recipe:
-        for arm in self.arms:
-            for one in arm.expanded():
-                check_arm(one)
+    def _fits(self) -> Recipe:
+        for place, arm in enumerate(self.arms):
+            try:
+                for one in arm.expanded():
+                    check_arm(one)
+            except ValidationError as error:
+                lines = [_said(problem) for problem in error.errors()]
+                raise RecipeError(f"arms.{place}: a value of `each` does not fit: {'; '.join(lines)}") from None
+            except RecipeError as error:
+                raise RecipeError(f"arms.{place}: {error}") from None
+        _check_views("views", self.views)
+        _check_rows(self)
         return self
 
 
@@ -117,6 +126,9 @@ def check_arm(arm: Arm) -> Method:
     missing = [n for n, p in options.items() if p.default is p.empty and n not in arm.options]
     if missing:
         raise RecipeError(f"method {arm.method!r} needs {', '.join(missing)}")
+    for name, value in arm.options.items():
+        _check_type(name, value, options[name].annotation)
+    _check_views("views", arm.views)
     return table[arm.method]
 
 
@@ -144,8 +156,11 @@ def make_recipe(held: dict[str, Any], what: str = "the recipe") -> Recipe:
     try:
         return Recipe.model_validate(held)
     except ValidationError as error:
-        lines = [_said(problem) for problem in error.errors()]
+        problems = error.errors()
+        lines = dict.fromkeys(_said(problem) for problem in problems if not _follows(problem, problems))
         raise RecipeError(f"{what} is not a recipe:\n  " + "\n  ".join(lines)) from None
+    except RecipeError as error:
+        raise RecipeError(f"{what}: {error}") from None
 
 
 def nearest_name(name: str, known: list[str]) -> str:
@@ -159,15 +174,63 @@ _PARTS: dict[str, type[BaseModel]] = {
 }  # fmt: skip
 
 
+def _check_type(name: str, value: Any, wanted: Any) -> None:
+    """Whether an option is of the type that the method's signature gives it: a number is no text, 1 is no yes."""
+    try:
+        TypeAdapter(wanted).validate_python(value, strict=True)
+    except ValidationError as error:
+        said = dict.fromkeys(str(problem["msg"]) for problem in error.errors())
+        raise RecipeError(f"option {name!r}: {'; or '.join(said)} (got {value!r})") from None
+
+
+def _check_views(what: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        try:
+            view(name)
+        except ValueError as error:
+            raise RecipeError(f"{what}: {error}") from None
+
+
+def _check_rows(recipe: Recipe) -> None:
+    """Rows that calibrate or train must not be told to give the figures; nothing that is given goes unused."""
+    if recipe.calibration == recipe.data:
+        raise RecipeError("calibration: these are the rows of `data`; give other ones, or leave it out to halve them")
+    if recipe.network.train is not None and recipe.network.checkpoint is not None:
+        raise RecipeError("network: give a checkpoint or `train`, not both")
+    if (recipe.network.train is None) is not (recipe.training is None):
+        raise RecipeError("`network.train` (how) and `training` (the rows) are given together; one is missing")
+
+
+UNION = ("Data", "literal['half']")
+"""What pydantic puts into the place of a problem under `calibration`, which is either."""
+
+WORDS = {
+    "missing": "is missing",
+    "too_short": "is empty",
+    "tuple_type": "wanted a list",
+    "list_type": "wanted a list",
+    "dict_type": "wanted a mapping",
+    "model_type": "wanted a mapping",
+}
+"""Kinds of problems in the words of YAML."""
+
+
+def _follows(problem: Any, problems: list[Any]) -> bool:
+    """Whether a problem is there because of another, or about a form of `calibration` that was not meant."""
+    place = problem["loc"]
+    inner = any(len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in problems)
+    return inner or (UNION[1] in place and isinstance(problem["input"], dict))
+
+
 def _said(problem: Any) -> str:
-    place = [str(part) for part in problem["loc"]]
-    if problem["type"] == "extra_forbidden":
+    place = [str(part) for part in problem["loc"] if part not in UNION]
+    kind, path = problem["type"], ".".join(place) or "the recipe"
+    if kind == "extra_forbidden":
         owner = next((_PARTS[part] for part in reversed(place[:-1]) if part in _PARTS), Recipe)
-        return f"unknown key {'.'.join(place)}{nearest_name(place[-1], list(owner.model_fields))}"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{'.'.join(place) or 'the recipe'}: {message}" + (
-        "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
-    )
+        return f"unknown key {path}{nearest_name(place[-1], list(owner.model_fields))}"
+    given = "" if kind in ("missing", "too_short") else f" (got {problem['input']!r})"
+    message = WORDS.get(kind, str(problem["msg"]).removeprefix("Value error, "))
+    return f"{path}: {message}{given}"
 
 
 def _put(held: dict[str, Any], change: str) -> None:
@@ -180,5 +243,7 @@ def _put(held: dict[str, Any], change: str) -> None:
         for part in way:
             at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
         at[int(last) if isinstance(at, list) else last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {change!r}: the value is not valid YAML") from None
     except (ValueError, IndexError, TypeError, AttributeError):
         raise RecipeError(f"--set {change!r}: there is no place {path!r} in the recipe") from None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pluria.core.errors import DataError
 from pluria.pool import fit_temperature
@@ -15,31 +16,43 @@ from pluria.recipe.measure import Outputs, diversity, scores
 
 
 def scored(file: Path) -> dict[str, Any]:
-    """Scores before and after temperature, and diversity; even rows fit the temperature, odd rows give the figures.
+    """Scores before and after temperature, and diversity, of the rows that did not fit the temperature.
 
-    Raises DataError for a file that is not one of predictions, has no targets, or too few rows.
+    Rows are dealt out alternately, class by class: one half fits, the other gives the figures. Raises DataError for a
+    file that is not one of predictions, has no targets, or too few rows.
     """
+    held = _read(file)
+    outputs, y = held["outputs"], held["targets"]
+    weights = held.get("weights", torch.ones(len(outputs), dtype=torch.float64))
+    order = y.argsort(stable=True) if y.ndim == 1 else torch.arange(len(y))
+    try:
+        halves = [order[start::2].sort().values for start in (0, 1)]
+        calibration, figures = (Outputs.of(outputs[:, rows], y[rows], weights) for rows in halves)
+        temperature = fit_temperature(calibration.pooled(), calibration.y)
+        pooled = figures.pooled()
+        return {
+            "members": len(weights),
+            "rows": {"calibration": len(calibration.y), "figures": len(figures.y)},
+            "temperature": temperature.value,
+            "scores": scores(pooled, figures.y),
+            "scaled": scores(temperature(pooled), figures.y),
+            "diversity": diversity(figures),
+        }
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+def _read(file: Path) -> dict[str, Tensor]:
     try:
         held = load_file(file)
     except (SafetensorError, OSError) as error:
         raise DataError(f"{file}: cannot be read as predictions: {error}") from None
     if "outputs" not in held or "targets" not in held:
         raise DataError(f"{file} holds {', '.join(held) or 'nothing'}; scoring needs outputs and targets")
-    if held["outputs"].shape[1] < 2:
-        raise DataError(f"{file} has {held['outputs'].shape[1]} row; one half is calibrated on, so two are needed")
-    weights = held.get("weights", torch.ones(len(held["outputs"]), dtype=torch.float64))
-    try:
-        parts = [Outputs.of(held["outputs"][:, start::2], held["targets"][start::2], weights) for start in (0, 1)]
-    except ValueError as error:
-        raise DataError(f"{file}: {error}") from None
-    calibration, figures = parts
-    temperature = fit_temperature(calibration.pooled(), calibration.y)
-    pooled = figures.pooled()
-    return {
-        "members": len(weights),
-        "rows": {"calibration": len(calibration.y), "figures": len(figures.y)},
-        "temperature": temperature.value,
-        "scores": scores(pooled, figures.y),
-        "scaled": scores(temperature(pooled), figures.y),
-        "diversity": diversity(figures),
-    }
+    outputs, y = held["outputs"], held["targets"]
+    if outputs.ndim < 3 or outputs.shape[1:-1] != y.shape:
+        shapes = f"{list(outputs.shape)} and {list(y.shape)}"
+        raise DataError(f"{file}: outputs and targets have the shapes {shapes}; wanted [K, N, ..., C] and [N, ...]")
+    if len(y) < 2:
+        raise DataError(f"{file} has {len(y)} row; one half is calibrated on, so two are needed")
+    return held

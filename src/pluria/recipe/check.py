@@ -1,0 +1,63 @@
+"""Whether network, data and arms fit together, found out on two rows before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pluria.core.errors import DataError
+from pluria.core.model import working_copy
+from pluria.predict import logits
+from pluria.recipe.plan import Job, draw
+from pluria.zoo.dataset import Dataset
+
+
+def check_outputs(model: nn.Module, rows: Dataset) -> None:
+    """Raise DataError unless the network takes the rows and tells as many classes apart as they name."""
+    outputs = check_fits(model, rows)
+    if outputs.shape[1] != len(rows.classes):
+        raise DataError(
+            f"the network tells {outputs.shape[1]} classes apart, and {rows.name} names {len(rows.classes)} "
+            f"({', '.join(rows.classes[:3])}, ...). Where some have no row, give the reader their number or names as "
+            "the argument `classes`"
+        )
+
+
+def check_fits(model: nn.Module, rows: Dataset) -> Tensor:
+    """The outputs on two rows; DataError unless the network takes the rows and their targets are among its classes."""
+    x, y = next(iter(rows.batches(2)))
+    try:
+        with torch.inference_mode():
+            outputs = logits(working_copy(model, dtype=torch.float32)(x))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise DataError(f"the network does not take inputs of shape {_shape(x)}, {x.dtype}: {line}") from None
+    if outputs.ndim < 2 or (len(outputs), *outputs.shape[2:]) != y.shape:
+        raise DataError(
+            f"the network gives outputs of shape {_shape(outputs)} for targets of shape {_shape(y)}; wanted one number "
+            "for each class on axis 1, and the other axes as in the targets"
+        )
+    if int(rows.targets.max()) >= outputs.shape[1]:
+        wrong = f"targets of {rows.name} go up to {int(rows.targets.max())}"
+        raise DataError(f"{wrong}, and the network numbers {outputs.shape[1]} classes from 0")
+    return outputs
+
+
+def check_views(jobs: Iterable[Job], rows: Dataset) -> None:
+    """Raise DataError where views would move something else than pixels."""
+    seen = {name for job in jobs for name in job.arm.views if name != "identity"}
+    if seen and rows.inputs.ndim != 4:
+        names = ", ".join(sorted(seen))
+        raise DataError(f"{rows.name}: views ({names}) are of images [N, C, H, W]; inputs are {_shape(rows.inputs)}")
+
+
+def check_draws(jobs: Iterable[Job], model: nn.Module) -> None:
+    """Raise RecipeError where an arm cannot be drawn: no such number system, groups that do not divide."""
+    for job in {job.name: job for job in jobs}.values():
+        draw(job.plain(), model, [], [0])
+
+
+def _shape(tensor: Tensor) -> list[int]:
+    return list(tensor.shape)

@@ -92,6 +92,7 @@ def predict(
 
     from pluria.predict import gather
     from pluria.predict import predict as run_members
+    from pluria.recipe.check import check_fits
     from pluria.recipe.resolve import built, dataset, device_of
     from pluria.recipe.schema import Data
     from pluria.store.atomic import replacing
@@ -106,14 +107,13 @@ def predict(
         if data.endswith(".npz"):
             spec = {"reader": "arrays", "arguments": {"path": data, **arguments}}
         rows = dataset(Data.model_validate(spec))
-        batches = rows.batches(batch)
+        batches, where = rows.batches(batch), device_of(device)
+    check_fits(model, rows)
     if dry_run:
         return show({"members": len(ensemble), "rows": len(rows), "batches": len(batches), "out": str(out)})
     with told(quiet) as progress, mistakes():
         steps, found = len(ensemble) * len(batches), []
-        blocks = run_members(
-            model, ensemble, batches, class_axis=1, device=device_of(device), dtype=getattr(torch, dtype)
-        )
+        blocks = run_members(model, ensemble, batches, class_axis=1, device=where, dtype=getattr(torch, dtype))
         for done, block in enumerate(blocks, 1):
             found.append(block)
             progress("predicting", done, steps)

@@ -24,7 +24,7 @@ from pluria.recipe.schema import Recipe
 from pluria.store.atomic import replacing
 
 KEPT = "predictions/*/*.safetensors"
-RESULTS = ("run.json", "figures.json", "ensemble.pluria", "report.html", "recipe.yaml")
+RESULTS = ("run.json", "figures.json", "ensemble.pluria")
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,13 @@ def inspect(
         return show(found)
     console = Console()
     for name, part in found["ensembles"].items():
-        bits = part["bits"]
-        console.print(f"{name}: {part['members']} members, {part['parameters']:,} parameters", highlight=False)
-        console.print(
-            f"  {bits['file'] / 8e6:.3f} MB as stored, {bits['members'] / 8e6:.3f} MB member by member, "
-            f"{bits['planes'] / 8e6:.3f} MB as shared floor codes and bit planes", highlight=False)  # fmt: skip
+        bits = {name: f"{count / 8e6:.3f} MB" for name, count in part["bits"].items()}
+        lines = (
+            f"{name}: {part['members']} member{'s' * (part['members'] > 1)}, {part['parameters']:,} parameters",
+            f"  {bits['file']} as stored, {bits['members']} member by member, {bits['planes']} as codes and bit planes",
+        )
+        for line in lines:
+            console.print(line, highlight=False, soft_wrap=True)
         if part["noise"]:
             table = Table("tensor", "shape", "format", "noise", "nearest", "clipped")
             for row in part["noise"]:

@@ -20,8 +20,8 @@ Progress = Callable[[str, float, float], None]
 
 @contextmanager
 def told(quiet: bool) -> Iterator[Progress]:
-    """A function (what, done, total) that draws a progress bar on stderr."""
-    if quiet:
+    """A function (what, done, total) that draws a progress bar on stderr where that is a terminal."""
+    if quiet or not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
     from rich.console import Console

@@ -70,7 +70,7 @@ def _run(path: Path, change: list[str], out: Path, *, restart: bool, dry_run: bo
     recipe, command = read_recipe(path, change), _command()
     with told(quiet) as progress:
         if dry_run:
-            prepared = prepare(recipe, progress)
+            prepared = prepare(recipe, progress, train=False)
             names = list(dict.fromkeys(job.name for job in prepared.jobs))
             sizes = {"calibration": len(prepared.rows.calibration), "figures": len(prepared.rows.figures)}
             forwards = sum(job.arm.members for job in prepared.jobs)
@@ -81,16 +81,21 @@ def _run(path: Path, change: list[str], out: Path, *, restart: bool, dry_run: bo
     if dry_run:
         show(plan)
     else:
-        _kept(recipe, out)
+        _keep(recipe, out / "recipe.yaml", path)
         _finish(figures, out / "report.html", quiet, json)
 
 
-def _kept(recipe: Recipe, out: Path) -> None:
-    """The recipe as it was run, defaults filled in, for others to read."""
+def _keep(recipe: Recipe, place: Path, given: Path) -> None:
+    """Write the recipe as it was run, defaults filled in, for others to read; never over the one that was given."""
     import yaml
 
+    from pluria.store.atomic import replacing
+
+    if place.exists() and place.samefile(given):
+        return
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    (out / "recipe.yaml").write_text(text, encoding="utf-8")
+    with replacing(place) as file:
+        file.write(text.encode())
 
 
 def _finish(figures: dict[str, Any], place: Path, quiet: bool, json: bool) -> None:

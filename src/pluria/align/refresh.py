@@ -77,7 +77,10 @@ class _Moments:
 
 
 def _measure(model: nn.Module, batches: list[Any], forward: Forward) -> dict[str, _Moments]:
-    """Average batch mean and variance at each batch norm, all of them normalising by their batch."""
+    """Batch means and variances at each batch norm, all of them normalising by their batch.
+
+    The model's own running statistics are left behind moved; the next member written puts them right.
+    """
     if not batches:
         raise ValueError("no inputs to refresh the statistics on")
     found: dict[str, _Moments] = {}
@@ -85,7 +88,6 @@ def _measure(model: nn.Module, batches: list[Any], forward: Forward) -> dict[str
     hooks = [module.register_forward_pre_hook(_record(name, found)) for name, module in norms.items()]
     for module in norms.values():
         module.train()
-    held = {name: value.clone() for name, value in model.state_dict().items()}
     try:
         for batch in batches:
             forward(model, batch)
@@ -93,8 +95,6 @@ def _measure(model: nn.Module, batches: list[Any], forward: Forward) -> dict[str
         for hook in hooks:
             hook.remove()
         model.eval()
-        for name, value in model.state_dict().items():
-            value.copy_(held[name])
     return found
 
 

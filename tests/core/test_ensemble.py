@@ -129,6 +129,9 @@ def test_tied_names_share_one_tensor_and_are_written_once() -> None:
     place = torch.zeros(2)
     ensemble.write(0, {"a": place, "b": torch.zeros(2), "c": place})
     assert tied.calls == [0, 0]
+    # Detached tensors of a state dict are other objects in the same place.
+    ensemble.write(0, {"a": place, "b": torch.zeros(2), "c": place.detach()})
+    assert tied.calls == [0, 0, 0]
     # Tied here but not there: both places are written.
     apart = {name: torch.zeros(2) for name in "abc"}
     ensemble.write(0, apart)

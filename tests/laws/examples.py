@@ -1,0 +1,94 @@
+"""One example of every method in the catalogue: how the laws call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pluria.core.ensemble import Ensemble
+from pluria.core.params import Params, params_of
+from pluria.recipe.catalogue import CATALOGUE, Method
+
+Made = tuple[nn.Module, Ensemble]
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    """A convolution, a batch norm with statistics of its own, dropout and a linear head; images [N, 2, 5, 5]."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(36, 3)
+        )
+        made[1].running_mean.copy_(torch.randn(4))
+        made[1].running_var.copy_(torch.rand(4) + 0.5)
+    return made.eval()
+
+
+def images(count: int = 12) -> Tensor:
+    """Inputs of the network."""
+    return torch.randn(count, 2, 5, 5, generator=torch.Generator().manual_seed(5))
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """`make(function, model, members, key)` calls the method; `grows` says whether it takes a number of members."""
+
+    make: Callable[[Callable[..., Any], nn.Module, int, int], Any]
+    grows: bool = True
+
+    def __call__(self, method: Method, members: int = 3, key: int = 7, model: nn.Module | None = None) -> Made:
+        """The network to run and its ensemble."""
+        base = network() if model is None else model
+        made = self.make(method.load(), base, members, key)
+        if isinstance(made, tuple):
+            return made
+        return base, made if isinstance(made, Ensemble) else made.ensemble
+
+
+def ends(model: nn.Module, count: int) -> list[Params]:
+    """The network's params and those of others of its kind."""
+    return [params_of(model), *(params_of(network(seed)) for seed in range(1, count))]
+
+
+def like(model: nn.Module, members: int) -> Ensemble:
+    """A low-precision ensemble for noise to be matched to."""
+    import pluria
+
+    return pluria.low_precision(model, format="int3", members=members)
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "full_precision": Sampler(lambda f, model, members, key: f(params_of(model)), grows=False),
+    "nearest": Sampler(lambda f, model, members, key: f(model, format="int3"), grows=False),
+    "low_precision": Sampler(lambda f, model, members, key: f(model, format="int3", members=members, key=key)),
+    "gaussian": Sampler(lambda f, model, members, key: f(like(model, members), key=key)),
+    "isotropic": Sampler(lambda f, model, members, key: f(like(model, members), std=0.1, key=key)),
+    "dropout": Sampler(lambda f, model, members, key: f(model, members=members, key=key)),
+    "plane": Sampler(lambda f, model, members, key: f(*ends(model, 3), points=members)),
+    "path": Sampler(lambda f, model, members, key: f(ends(model, 2), steps=members)),
+}
+
+ALIGNERS: dict[str, Callable[[Callable[..., Ensemble], nn.Module, Ensemble], Ensemble]] = {
+    "refresh": lambda f, model, ensemble: f(model, ensemble, [images(8), images(4)]),
+}
+
+POOLS: dict[str, Callable[[int, int, int], Tensor]] = {
+    "mean_probability": lambda k, n, c: _normal(k, n, c).log_softmax(-1),
+    "mean_logit": lambda k, n, c: _normal(k, n, c).log_softmax(-1),
+    "mean": lambda k, n, c: _normal(k, n, c),
+    "mean_bernoulli": lambda k, n, c: _normal(k, n, c),
+}
+"""Outputs [K, N, C] of the kind that each pool gives back, so that one member can be its own mean."""
+
+
+def rows(verb: str, law: str | None = None) -> list[Method]:
+    """The methods of a verb that keep a law."""
+    return [method for method in CATALOGUE if method.verb == verb and (law is None or law in method.laws)]
+
+
+def _normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(11), dtype=torch.float64)

@@ -1,0 +1,68 @@
+"""The table of methods is whole: every method is in it, every law is kept or has a reason not to be."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import pytest
+
+from laws.examples import ALIGNERS, POOLS, SAMPLERS
+from pluria.recipe.catalogue import CATALOGUE, POOL_LAWS, SAMPLE_LAWS, Method, methods
+
+LAWS = {"sample": SAMPLE_LAWS, "align": ("identity",), "pool": POOL_LAWS}
+EXAMPLES = {"sample": SAMPLERS, "align": ALIGNERS, "pool": POOLS}
+
+NO_METHODS = {
+    "sample": {"choose_format": "chooses among ensembles", "left_alone": "a report", "noise": "a report"},
+    "align": {"has_batch_norm": "a question"},
+    "pool": {"fit_temperature": "fits what acts on a pooled answer"},
+}
+"""Public functions that make, change or pool nothing, and why not."""
+
+
+@pytest.mark.parametrize("verb", LAWS)
+def test_every_public_function_is_a_method_or_says_why_not(verb: str) -> None:
+    package = importlib.import_module(f"pluria.{verb}")
+    functions = {name for name in package.__all__ if inspect.isfunction(getattr(package, name))}
+    written = {method.name for method in methods(verb)} - {"full_precision"}
+    assert functions - set(NO_METHODS[verb]) == written
+    assert set(NO_METHODS[verb]) <= functions
+
+
+@pytest.mark.parametrize("verb", LAWS)
+def test_every_method_has_one_example(verb: str) -> None:
+    assert set(EXAMPLES[verb]) == {method.name for method in methods(verb)}
+
+
+@pytest.mark.parametrize("method", CATALOGUE, ids=lambda m: m.name)
+def test_every_law_is_kept_or_has_its_reason(method: Method) -> None:
+    assert sorted([*method.laws, *method.breaks]) == sorted(LAWS[method.verb])
+    assert all(reason.strip() for reason in method.breaks.values())
+
+
+@pytest.mark.parametrize("method", CATALOGUE, ids=lambda m: m.name)
+def test_every_row_names_a_function_that_exists(method: Method) -> None:
+    assert callable(method.load())
+    assert method.summary
+    assert method.needs
+
+
+def test_names_are_different() -> None:
+    names = [method.name for method in CATALOGUE]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("method", methods("sample"), ids=lambda m: m.name)
+def test_a_recipe_calls_a_sampler_with_its_own_options(method: Method) -> None:
+    if method.maker is None:
+        with pytest.raises(ValueError, match=f"{method.name!r} cannot be an arm"):
+            _ = method.make
+        assert method.options() == {}
+        return
+    own = inspect.signature(method.load()).parameters
+    for name, option in method.options().items():
+        assert option.kind is option.KEYWORD_ONLY
+        # Options that a maker hands to the ensemble it is matched to are not the function's own.
+        if name in own and own[name].default is not inspect.Parameter.empty:
+            assert option.default == own[name].default, f"{method.name}: {name}"

@@ -42,7 +42,7 @@ def test_where_is_a_list() -> None:
         low_precision(small(), where="0.*")
 
 
-@pytest.mark.parametrize("where", [["nothing"], lambda name, role: False, ["0.bias"], ["!*"]])
+@pytest.mark.parametrize("where", [["*.bias"], lambda name, role: False, ["0.bias"], ["!*"]])
 def test_nothing_to_round_is_refused(where: object) -> None:
     with pytest.raises(ValueError, match="nothing to round"):
         low_precision(small(), where=where)
@@ -95,3 +95,18 @@ def test_bad_options_are_refused(options: dict, message: str) -> None:
 def test_a_key_is_an_integer() -> None:
     with pytest.raises(TypeError, match="a seed is an integer"):
         low_precision(small(), key="7")  # type: ignore[arg-type]
+
+
+UNFIT = (
+    {"where": ["feetures.*"]},
+    {"where": ["!haed.weight"]},
+    {"format": {"*": "int5", "nope.*": "int4"}},
+    {"roles": {"x": Role("linear")}},
+)
+
+
+@pytest.mark.parametrize("options", UNFIT)
+def test_a_pattern_or_a_name_that_fits_nothing_is_refused(options):
+    params = {"features.weight": torch.ones(2, 3), "head.weight": torch.ones(2, 3)}
+    with pytest.raises(ValueError, match="fits no tensor"):
+        low_precision(params, **options)

@@ -17,7 +17,7 @@ UNIFORM = torch.empty(0, dtype=torch.float64)
 """Stands for equal mixing weights, whatever the number of members."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ensemble:
     """Members of one network. `weights` is float64 `[K]` and sums to one; left out, it is uniform.
 
@@ -30,7 +30,7 @@ class Ensemble:
 
     families: Mapping[str, Family]
     members: tuple[int, ...]
-    weights: Tensor = field(default_factory=lambda: UNIFORM, compare=False)
+    weights: Tensor = field(default_factory=lambda: UNIFORM)
 
     def __post_init__(self) -> None:
         if not self.members:

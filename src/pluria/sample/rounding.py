@@ -88,6 +88,7 @@ def _rounded(
     base, found = _base(source)
     _check_granularity(granularity)
     found, key = {**found, **(given or {})}, key if isinstance(key, Key) else Key(key)
+    _refuse_unmatched(base.families, where, format, given or {})
     made: dict[int, Family] = {}
     for name, family in base.families.items():
         role, system = found.get(name, OTHER), _format_of(format, name)
@@ -155,12 +156,21 @@ def _selected(where: Where, name: str, role: Role, shape: torch.Size) -> bool:
         return where(name, role)
     if where is None:
         return role.kind in ROUNDED and len(shape) >= 2
-    if isinstance(where, str):
-        raise TypeError(f"`where` is a list of name patterns; got the string {where!r}. Write [{where!r}]")
     wanted = [pattern for pattern in where if not pattern.startswith("!")]
     left_out = any(fnmatchcase(name, pattern[1:]) for pattern in where if pattern.startswith("!"))
     inside = any(fnmatchcase(name, p) for p in wanted) if wanted else role.kind in ROUNDED
     return inside and not left_out and len(shape) >= 2
+
+
+def _refuse_unmatched(names: Iterable[str], where: Where, format: Formats, given: Mapping[str, Role]) -> None:
+    """A pattern or name that fits no tensor is a slip of the pen: it would silently round too much or too little."""
+    if isinstance(where, str):
+        raise TypeError(f"`where` is a list of name patterns; got the string {where!r}. Write [{where!r}]")
+    patterns = [] if where is None or callable(where) else [pattern.removeprefix("!") for pattern in where]
+    known = list(names)
+    for pattern in [*patterns, *(format if isinstance(format, Mapping) else ()), *given]:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise ValueError(f"{pattern!r} fits no tensor of the network; there are {', '.join(known[:5])}, ...")
 
 
 def _refuse_quantised(name: str, family: Family) -> None:

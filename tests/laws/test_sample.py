@@ -81,7 +81,7 @@ def test_the_first_members_do_not_change_as_their_number_grows(method: Method) -
 @every
 def test_inputs_and_global_generators_are_untouched(method: Method) -> None:
     model = network()
-    before, states = params_of(model), (torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1])
+    before, states = params_of(model), (torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1])  # noqa: NPY002
     made, ensemble = SAMPLERS[method.name](method, model=model)
     for member in ensemble.members:
         for value in ensemble.params(member).values():
@@ -92,7 +92,7 @@ def test_inputs_and_global_generators_are_untouched(method: Method) -> None:
     assert all(same_bits(before[name], after[name]) for name in before)
     assert torch.equal(states[0], torch.random.get_rng_state())
     assert states[1] == random.getstate()
-    assert np.array_equal(states[2], np.random.get_state()[1])
+    assert np.array_equal(states[2], np.random.get_state()[1])  # noqa: NPY002
 
 
 @keeps("file")

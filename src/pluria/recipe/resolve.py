@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from pluria.core.errors import CheckpointError, DataError, RecipeError
 from pluria.core.params import check_finite, check_fit
+from pluria.recipe.huggingface import network_in
 from pluria.recipe.schema import Data, Network, Recipe, Training, nearest_name
 from pluria.store.checkpoint import read_checkpoint
-from pluria.store.quantised import refuse_configured
 from pluria.zoo.dataset import IGNORED, Dataset
 from pluria.zoo.fit import fit
 from pluria.zoo.networks import NETWORKS, network
@@ -51,7 +49,7 @@ def built(spec: Network) -> nn.Module:
     if ":" in spec.model:
         return _call(imported(spec.model), spec)
     if Path(spec.model, "config.json").is_file():
-        return _hugging_face(Path(spec.model))
+        return network_in(Path(spec.model))
     names = nearest_name(spec.model, sorted(NETWORKS))
     raise RecipeError(
         f"no network {spec.model!r}: neither a zoo name, an import path 'package.module:Class', nor a folder with a "
@@ -156,34 +154,3 @@ def dataset(spec: Data) -> Dataset:
     if not isinstance(found, Dataset):
         raise RecipeError(f"reader {spec.reader!r} gives {type(found).__name__}, not a pluria Dataset")
     return found if spec.rows is None else found.take(slice(0, spec.rows))
-
-
-def _hugging_face(folder: Path) -> nn.Module:
-    try:
-        import transformers
-    except ImportError:
-        raise RecipeError("a Hugging Face folder needs transformers: pip install 'pluria[hf]'") from None
-    held = _config(folder)
-    kinds = held.get("architectures") or ["AutoModel"]
-    kind = getattr(transformers, kinds[0], None)
-    if kind is None:
-        raise RecipeError(f"{folder}: transformers {transformers.__version__} has no architecture {kinds[0]!r}")
-    try:
-        model, told = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: {error}") from None
-    if missing := sorted(told["missing_keys"]):
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise CheckpointError(f"{folder}: the checkpoint lacks {', '.join(missing[:5])}{more}, which would be random")
-    return model.eval()  # type: ignore[no-any-return]
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        held = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{folder / 'config.json'} is not JSON: {error}") from None
-    if not isinstance(held, dict):
-        raise CheckpointError(f"{folder / 'config.json'} holds no mapping")
-    refuse_configured(held, what=str(folder))
-    return held

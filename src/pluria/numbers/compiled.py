@@ -185,7 +185,7 @@ def round_integer(
         x = span - z[i] if x > span - z[i] else x
         low = np.floor(x)
         up = ONE if np.float32(np.int32((words[i] >> EIGHT) ^ mask)) * UNIT < x - low else ZERO
-        out[i] = (low + up + ZERO) * s[i]  # adding zero turns -0.0 into 0.0
+        out[i] = (low + up) * s[i]  # up, even if zero, turns -0.0 into 0.0
 
 
 @compiled
@@ -206,7 +206,7 @@ def round_minifloat(
         x = out[i] / d
         low = np.floor(x)
         up = ONE if np.float32(np.int32((words[i] >> EIGHT) ^ mask)) * UNIT < x - low else ZERO
-        out[i] = ((low + up) * d + ZERO) * s[i]
+        out[i] = (low + up) * d * s[i]
 
 
 @compiled

@@ -154,7 +154,8 @@ class NormalFloat:
 
     def neighbours(self, v: Tensor, zero: Tensor | None) -> tuple[Tensor, Tensor]:
         levels = _nf4().to(v.device)
-        above = torch.searchsorted(levels, v.clamp(-1.0, 1.0).contiguous())
+        v = v.clamp(-1.0, 1.0)
+        above = torch.searchsorted(levels, v.contiguous())
         high = levels[above]
         return torch.where(high == v, high, levels[(above - 1).clamp(min=0)]), high
 

@@ -1,0 +1,37 @@
+"""Fixtures of the number systems' tests: the torch reference alone, and the compiled loops as plain Python."""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import ModuleType
+
+import numba
+import pytest
+
+from pluria.numbers import compiled, kernel
+
+
+@pytest.fixture
+def torch_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which nothing is compiled: the reference, words included."""
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(kernel, "available", lambda device: False)
+            yield
+
+    return context
+
+
+@pytest.fixture(scope="session")
+def interpreted() -> ModuleType:
+    """The module of the loops with the compiler switched off."""
+    spec = importlib.util.spec_from_file_location("interpreted", compiled.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba.config, "DISABLE_JIT", True)
+        spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,327 @@
+"""The fused loop equals the torch reference bit for bit, compiled and as plain Python, on any number of threads."""
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import ModuleType
+
+import numba
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pluria.numbers import compiled, kernel
+from pluria.numbers.format import FORMATS, Format
+from pluria.numbers.grid import Granularity, Grid, fit_grid, layout
+from pluria.numbers.key import ROUNDING, Key
+from pluria.numbers.philox import uniforms, words
+from pluria.numbers.rounding import Address, round_stochastic
+
+TorchOnly = Callable[[], AbstractContextManager[None]]
+NAMES = sorted(FORMATS)
+LAYOUTS = [
+    ((7, 13), 0, 1),  # odd rows, which do not start on whole Philox calls
+    ((3, 1031), 0, 1),  # blocks that end inside a row
+    ((2, 3, 3, 2), 0, 1),
+    ((11, 6), 1, 1),
+    ((6, 5, 3, 3), 1, 2),
+    ((4, 3, 2), 1, 1),
+    ((5, 1), 0, 1),
+    ((1, 1), 0, 1),
+]
+MASKS = (0, 2**24 - 1, 5 << 20)
+Layouts = tuple[tuple[int, ...], int, int]
+
+
+@pytest.fixture
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test on the compiled loops, or on the same lines as plain Python."""
+    if request.param == "interpreted":
+        module = request.getfixturevalue("interpreted")
+        monkeypatch.setattr(kernel, "_loops", lambda: module)
+
+
+BOTH = pytest.mark.parametrize("loops", ["compiled", "interpreted"], indirect=True)
+
+
+def weights(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Gaussian, with zeros of both signs, small values and subnormal values among them."""
+    out = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).mul(3)
+    flat = out.view(-1)
+    flat[3::7], flat[4::7], flat[5::11], flat[6::13] = 0.0, -0.0, flat[5::11] * 1e-3, flat[6::13] * 1e-39
+    return out.to(dtype)
+
+
+def fitted(tensor: Tensor, form: Format, granularity: str = "channel", axis: int = 0, blocks: int = 1) -> Grid:
+    found = layout(tensor.shape, axis=axis, blocks=blocks)
+    size = next(g for g in (5, 3, 2, 1) if found.inputs % g == 0)
+    chosen: Granularity = size if granularity == "group" else granularity  # type: ignore[assignment]
+    return fit_grid(tensor, form, granularity=chosen, layout=found)
+
+
+def bits(tensor: Tensor) -> Tensor:
+    return tensor.view(torch.int32 if tensor.dtype == torch.float32 else torch.int16)
+
+
+def assert_same_bits(
+    tensor: Tensor, grid: Grid, mask: int, torch_only: TorchOnly, dtype: torch.dtype = torch.float32
+) -> None:
+    place = Address(Key(2**63 + 5), 4_000_000_000, 3, mask)
+    got, want = (torch.full(tensor.shape, 7.0, dtype=dtype) for _ in range(2))
+    assert kernel.serves(tensor, grid, got)
+    round_stochastic(tensor, grid, place, got)
+    with torch_only():
+        assert not kernel.serves(tensor, grid, want)
+        round_stochastic(tensor, grid, place, want)
+    assert torch.equal(bits(got), bits(want))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "group"])
+def test_formats_and_layouts(name: str, granularity: str, torch_only: TorchOnly) -> None:
+    for number, (shape, axis, blocks) in enumerate(LAYOUTS):
+        tensor = weights(shape, seed=number)
+        grid = fitted(tensor, FORMATS[name], granularity, axis, blocks)
+        assert_same_bits(tensor, grid, MASKS[number % 3], torch_only)
+
+
+@BOTH
+@pytest.mark.usefixtures("loops")
+@pytest.mark.parametrize("name", ["int2", "int5-asymmetric", "fp8-e5m2", "nf4", "bf16"])
+@pytest.mark.parametrize("mask", MASKS)
+def test_masks_and_layouts_in_both_forms(name: str, mask: int, torch_only: TorchOnly) -> None:
+    for number, (shape, axis, blocks) in enumerate([LAYOUTS[i] for i in (0, 3, 4)]):
+        for granularity in ("channel", "group"):
+            tensor = weights(shape, seed=number)
+            assert_same_bits(tensor, fitted(tensor, FORMATS[name], granularity, axis, blocks), mask, torch_only)
+
+
+@BOTH
+@pytest.mark.usefixtures("loops")
+@pytest.mark.parametrize("name", ["int4", "int3-asymmetric", "fp4-e2m1", "nf4"])
+@pytest.mark.parametrize("source", kernel.READS)
+@pytest.mark.parametrize("target", kernel.WRITES)
+def test_dtypes(name: str, source: torch.dtype, target: torch.dtype, torch_only: TorchOnly) -> None:
+    tensor = weights((3, 37), source)
+    assert_same_bits(tensor, fitted(tensor, FORMATS[name]), 0, torch_only, target)
+
+
+@BOTH
+@pytest.mark.usefixtures("loops")
+def test_every_float16_and_bfloat16_is_read_and_written(torch_only: TorchOnly) -> None:
+    """The scales are one on 16-bit grids, so nearly all patterns go through; infinities end at the largest number."""
+    step = 1 if isinstance(kernel._loops().fill_words, numba.core.dispatcher.Dispatcher) else 97  # type: ignore[union-attr]
+    patterns = torch.arange(-(2**15), 2**15, step, dtype=torch.int32).to(torch.int16)
+    for dtype, name in ((torch.float16, "fp16"), (torch.bfloat16, "bf16")):
+        tensor = patterns.view(dtype)
+        tensor = tensor[~torch.isnan(tensor)]
+        found = layout((1, tensor.numel()))
+        grid = Grid(FORMATS[name], found, found.inputs, torch.ones(1, 1))
+        for target in kernel.WRITES:
+            assert_same_bits(tensor.view(1, -1), grid, 0, torch_only, target)
+
+
+@pytest.mark.parametrize("form", ["compiled", "interpreted", "torch"])
+@pytest.mark.parametrize(("name", "gap"), [("int4", 1.0), ("fp4-e2m1", 0.5)])
+def test_up_means_strictly_below_to_the_last_bit(
+    form: str, name: str, gap: float, interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A weight whose fraction equals its uniform goes down; with one more unit in the last place it goes up."""
+    monkeypatch.setattr(kernel, "_loops", lambda: {"compiled": compiled, "interpreted": interpreted}.get(form))
+    u = uniforms(words(Key(9), tensor=1, group=2, stream=ROUNDING, start=0, stop=400)).view(1, -1)
+    grid = Grid(FORMATS[name], layout((1, 400)), 400, torch.ones(1, 1))
+    place = Address(Key(9), 1, 2, 0)
+    assert not bool(round_stochastic(u * gap, grid, place, torch.empty(1, 400)).any())
+    more = torch.nextafter(u, torch.ones(())) * gap
+    assert torch.equal(round_stochastic(more, grid, place, torch.empty(1, 400)), torch.full((1, 400), gap))
+
+
+@pytest.mark.parametrize("form", ["compiled", "interpreted", "torch"])
+def test_up_means_strictly_below_between_the_levels_of_nf4(
+    form: str, interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "_loops", lambda: {"compiled": compiled, "interpreted": interpreted}.get(form))
+    u = uniforms(words(Key(9), tensor=1, group=2, stream=ROUNDING, start=0, stop=400)).view(1, -1)
+    gap = FORMATS["nf4"].decode(torch.tensor(8), None)
+    weight = u * gap
+    ties = weight / gap == u
+    assert int(ties.sum()) > 100
+    grid = Grid(FORMATS["nf4"], layout((1, 400)), 400, torch.ones(1, 1))
+    rounded = round_stochastic(weight, grid, Address(Key(9), 1, 2, 0), torch.empty(1, 400))
+    assert not bool(rounded[ties].any())
+
+
+@pytest.mark.parametrize("form", ["compiled", "interpreted", "torch"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_weight_on_the_grid_stays_even_at_uniform_zero(
+    form: str, name: str, interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "_loops", lambda: {"compiled": compiled, "interpreted": interpreted}.get(form))
+    mask = int(words(Key(9), tensor=1, group=2, stream=ROUNDING, start=0, stop=1)) >> 8
+    code = FORMATS[name].encode(torch.zeros(1, 1), torch.zeros(1, 1)) + 1
+    weight = FORMATS[name].decode(code, torch.zeros(1, 1))
+    zero = torch.zeros(1, 1) if name.endswith("asymmetric") else None
+    grid = Grid(FORMATS[name], layout((1, 1)), 1, torch.ones(1, 1), zero)
+    assert float(weight) > 0
+    assert torch.equal(round_stochastic(weight, grid, Address(Key(9), 1, 2, mask), torch.empty(1, 1)), weight)
+
+
+@BOTH
+@pytest.mark.usefixtures("loops")
+def test_values_that_are_no_numbers_stay_so() -> None:
+    tensor = torch.tensor([[1.0, float("nan"), -float("inf"), float("inf")]])
+    grid = Grid(FORMATS["int4"], layout((1, 4)), 4, torch.ones(1, 1))
+    for target in kernel.WRITES:
+        out = torch.empty(1, 4, dtype=target)
+        kernel.round_stochastic(tensor, grid, (0, 0), 0, 0, 0, out)
+        assert out[0, [0, 2, 3]].tolist() == [1.0, -7.0, 7.0]
+        assert bool(torch.isnan(out[0, 1]))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("name", ["int4", "int4-asymmetric"])
+def test_threads_share_a_tensor_without_a_seam(
+    threads: int, name: str, torch_only: TorchOnly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(kernel, "SHARE", 1024)
+    for shape, axis in (((37, 211), 0), ((211, 41), 1)):
+        tensor = weights(shape)
+        assert_same_bits(tensor, fitted(tensor, FORMATS[name], axis=axis), 0, torch_only)
+
+
+def test_work_is_shared_by_as_many_threads_as_torch_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools, calls = [], []
+
+    class Pool(kernel.ThreadPoolExecutor):
+        def __init__(self, threads: int) -> None:
+            pools.append(threads)
+            super().__init__(threads)
+
+    monkeypatch.setattr(kernel, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    for count in (1, kernel.SHARE, kernel.SHARE + 1, 100 * kernel.SHARE + 5):
+        calls.clear()
+        kernel._share(lambda start, stop: calls.append((start, stop)), count, 1024)
+        calls.sort()
+        assert [start for start, _ in calls] == [0, *(stop for _, stop in calls[:-1])]
+        assert calls[-1][1] == count
+        assert all(start % 1024 == 0 for start, _ in calls)
+    assert pools == [2, 3]
+    assert len(calls) == 12
+
+
+def test_a_tensor_may_be_rounded_in_place(torch_only: TorchOnly) -> None:
+    for name in ("int4", "fp8-e4m3", "nf4"):
+        tensor = weights((5, 300))
+        grid, place = fitted(tensor, FORMATS[name]), Address(Key(1), 2, 3, 0)
+        with torch_only():
+            want = round_stochastic(tensor, grid, place, torch.empty_like(tensor))
+        assert torch.equal(round_stochastic(tensor, grid, place, tensor), want)
+
+
+def test_what_is_not_served() -> None:
+    tensor = weights((4, 6))
+    grid = fitted(tensor, FORMATS["int4"])
+
+    class Wrapped(Tensor):
+        pass
+
+    assert kernel.serves(tensor, grid, torch.empty(4, 6))
+    assert kernel.serves(torch.nn.Parameter(tensor), grid, torch.empty(4, 6))
+    for given, out in [
+        (tensor.double(), torch.empty(4, 6)),
+        (tensor, torch.empty(4, 6, dtype=torch.float16)),
+        (tensor.t().contiguous().t(), torch.empty(4, 6)),
+        (tensor, torch.empty(6, 4).t()),
+        (tensor, torch.empty(4, 6, requires_grad=True)),
+        (tensor.as_subclass(Wrapped), torch.empty(4, 6)),
+        (tensor.to("meta"), torch.empty(4, 6, device="meta")),
+        (tensor[:3], torch.empty(3, 6)),
+        (tensor, torch.empty(3, 6)),
+    ]:
+        assert not kernel.serves(given, grid, out)
+    odd = Grid(grid.format, grid.layout, grid.group, torch.ones(3, 1))
+    assert not kernel.serves(tensor, odd, torch.empty(4, 6))
+
+
+def test_a_tensor_that_is_not_served_takes_the_reference() -> None:
+    tensor, place = weights((4, 6)), Address(Key(1), 2, 3, 0)
+    grid = fitted(tensor, FORMATS["int4"])
+    want = round_stochastic(tensor, grid, place, torch.empty(4, 6))
+    double = torch.empty(4, 6, dtype=torch.float64)
+    assert torch.equal(round_stochastic(tensor.double(), grid, place, double).float(), want)
+
+
+def test_words_only_where_the_loops_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernel.available(None)
+    assert kernel.available(torch.device("cpu"))
+    assert not kernel.available(torch.device("meta"))
+    monkeypatch.setattr(kernel, "_loops", lambda: None)
+    assert not kernel.available(None)
+    with pytest.raises(ValueError, match="without Numba"):
+        kernel.words((0, 0), 0, 0, ROUNDING, 0, 4)
+    with pytest.raises(ValueError, match="Numba cannot be imported"):
+        kernel.round_stochastic(torch.ones(1, 1), None, (0, 0), 0, 0, 0, torch.ones(1, 1))  # type: ignore[arg-type]
+
+
+def test_one_hint_and_the_reference_where_numba_is_absent(
+    monkeypatch: pytest.MonkeyPatch, torch_only: TorchOnly
+) -> None:
+    monkeypatch.setitem(sys.modules, "pluria.numbers.compiled", None)
+    monkeypatch.delattr("pluria.numbers.compiled")
+    kernel._loops.cache_clear()
+    try:
+        tensor, place = weights((4, 6)), Address(Key(1), 2, 3, 0)
+        grid, out = fitted(tensor, FORMATS["int4"]), torch.empty(4, 6)
+        with pytest.warns(UserWarning, match="the slow path, since Numba cannot be imported"):
+            assert not kernel.serves(tensor, grid, out)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            round_stochastic(tensor, grid, place, out)
+    finally:
+        kernel._loops.cache_clear()
+    monkeypatch.undo()
+    assert torch.equal(round_stochastic(tensor, grid, place, torch.empty(4, 6)), out)
+
+
+@BOTH
+@pytest.mark.usefixtures("loops")
+def test_spread_says_how_far_one_scale_reaches() -> None:
+    loops: ModuleType | None = kernel._loops()
+    assert loops is not None
+    s, z, scale = np.zeros(64, np.float32), np.zeros(64, np.float32), np.arange(4, dtype=np.float32)
+    rows = np.array([1, 2, 40, 20, 2, 1], np.int64)  # two channels of 40 inputs in groups of 20
+    assert loops.spread(s, z, scale, scale, rows, 40, 20) == 60
+    assert s[:20].tolist() == [2.0] * 20
+    assert loops.spread(s, z, scale, scale, rows, 30, 8) == 40
+    assert loops.spread(s, z, scale, scale, rows, 30, 20) == 30  # two runs: nothing is known beyond them
+    assert s[:20].tolist() == [1.0] * 10 + [2.0] * 10
+
+
+def test_the_compiler_accepts_the_prefetch_and_python_ignores_it(interpreted: ModuleType) -> None:
+    array = np.zeros(100, np.float32)
+    fresh = numba.njit(compiled.fetch.py_func)  # not from the cache, so that its lines run
+    fresh(array, 0, 4096)
+    interpreted.fetch(array, 0, 4096)
+    assert not array.any()
+
+
+def test_loops_compile_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object) -> None:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(numba.core.dispatcher.Dispatcher, "enable_caching", refuse)
+    double = compiled.compiled(lambda x: x + x)
+    assert double(2) == 4
+
+
+def test_importing_the_numbers_does_not_import_numba() -> None:
+    code = "import sys; import pluria.numbers.rounding; sys.exit('numba' in sys.modules)"
+    source = str(Path(kernel.__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": source})

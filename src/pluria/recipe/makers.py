@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import nn
@@ -67,15 +68,22 @@ def gaussian(
     scale: float = 1.0,
 ) -> Made:
     """Gaussian noise with the variance that rounding to `format` would have."""
+    _check_positive("scale", scale)
     like = rounded(model, members=members, format=format, granularity=granularity, where=where, key=key)
     return model, matched(like, scale=scale, key=key)
 
 
 def isotropic(model: nn.Module, *, members: int, key: Key, std: float, where: Patterns = None) -> Made:
     """The same Gaussian noise on every weight."""
+    _check_positive("std", std)
     return model, equal_noise(rounded(model, members=members, where=where, key=key), std=std, key=key)
 
 
 def dropout(model: nn.Module, *, members: int, key: Key) -> Made:
     """MC dropout."""
     return dropout_members(model, members=members, key=key)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is a positive number; got {value}")

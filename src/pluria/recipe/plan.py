@@ -75,6 +75,11 @@ def drawn(arm: Arm) -> bool:
     return arm.method not in ("full_precision", "nearest")
 
 
+def same(one: Arm, other: Arm) -> bool:
+    """Whether two arms do the same; the order of patterns counts, the first that matches is taken."""
+    return one.model_dump_json() == other.model_dump_json()
+
+
 def filled(arm: Arm) -> Arm:
     """The arm with its method's defaults put in, so that arms are equal where they do the same.
 
@@ -123,7 +128,7 @@ def arm_name(arm: Arm) -> str:
 def format_name(format: Any) -> str:
     """INT-5, FP8-E4M3, ... or the patterns of a mapping."""
     if not isinstance(format, str):
-        return json.dumps(format, sort_keys=True)
+        return json.dumps(format)
     return re.sub(r"^INT(?=\d)", "INT-", format.upper())
 
 
@@ -150,7 +155,7 @@ def _check_asked(asked: list[Arm], model: nn.Module) -> None:
 def _named(job: Job, found: dict[str, Job]) -> Job:
     """The job, with a number behind its name where another arm has the same one or the same folder."""
     name, number = job.name, 1
-    while job.slug in found and found[job.slug].arm != job.arm:
+    while job.slug in found and not same(found[job.slug].arm, job.arm):
         number += 1
         job = replace(job, name=f"{name} ({number})")
     return job
@@ -160,7 +165,7 @@ def _with_main(found: list[Job], asked: list[Arm]) -> list[Job]:
     """The jobs, where all are controls with those that were asked for set free, so that there is something to show."""
     if not all(job.control for job in found):
         return found
-    freed = [replace(job, control=job.name == FULL or job.arm not in asked) for job in found]
+    freed = [replace(job, control=job.name == FULL or not any(same(job.arm, arm) for arm in asked)) for job in found]
     if all(job.control for job in freed):
         raise RecipeError("the arms ask for the network itself only; add one to hold against it, such as low_precision")
     return freed

@@ -1,0 +1,129 @@
+"""What does not fit together is met on two rows, before training and before any prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pluria.core.errors import DataError, PluriaError, RecipeError
+from pluria.recipe.check import check_fits, check_outputs
+from pluria.recipe.run import prepare, run
+from pluria.zoo.dataset import Dataset
+from recipe.tiny import ARGUMENTS, recipe, write_network
+
+
+def rows(targets: list[int] | torch.Tensor, *, classes: int = 3, shape: tuple[int, ...] = (1, 4, 4)) -> Dataset:
+    y = torch.as_tensor(targets)
+    return Dataset(torch.zeros(len(y), *shape), y, tuple(map(str, range(classes))), "mine")
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+
+
+def dense() -> nn.Module:
+    """Three classes at every place."""
+    return nn.Conv2d(1, 3, 1).eval()
+
+
+def test_what_fits() -> None:
+    check_outputs(network(), rows([0, 1, 2, -100]))
+    check_outputs(dense(), rows(torch.zeros(5, 4, 4, dtype=torch.int64)))
+    assert check_fits(network(), rows([0], classes=1)).shape == (1, 3)
+
+
+def test_a_network_in_another_dtype_is_run_as_a_run_would() -> None:
+    model = network().to(torch.bfloat16)
+    check_outputs(model, rows([0, 1]))
+    assert model[1].weight.dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "said"),
+    [
+        (network(), rows([0, 1], shape=(1, 5, 5)), "the network does not take inputs of shape [2, 1, 5, 5], torch.flo"),
+        (dense(), rows([0, 1], shape=(7,)), "the network does not take inputs of shape [2, 7]"),
+        (nn.Embedding(3, 3), rows([0, 1]), "the network does not take inputs of shape"),
+        (dense(), rows([0, 1]), "gives outputs of shape [2, 3, 4, 4] for targets of shape [2]; wanted one number for"),
+        (network(), rows(torch.zeros(3, 4, 4, dtype=torch.int64)), "[2, 3] for targets of shape [2, 4, 4]"),
+        (nn.Flatten(0), rows([0, 1]), "gives outputs of shape [32] for targets of shape [2]"),
+        (network(), rows([0, 4], classes=5), "targets of mine go up to 4, and the network numbers 3 classes from 0"),
+        (network(), rows([0, 1], classes=2), "tells 3 classes apart, and mine names 2 (0, 1, ...). Where some have no"),
+        (nn.LSTM(4, 4), rows([0, 1], shape=(3, 9)), "the network does not take inputs"),
+    ],
+)
+def test_what_does_not_fit(model: nn.Module, given: Dataset, said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        check_outputs(model, given)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+TRAIN: dict[str, Any] = {"network": {"model": "small_cnn", "arguments": ARGUMENTS, "train": {"epochs": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "said"),
+    [
+        ({"arms": [{"method": "low_precision", "format": "int9"}]}, RecipeError, "unknown number format 'int9'"),
+        ({"arms": [{"method": "low_precision", "granularity": 5}]}, RecipeError, "groups of 5 do not divide"),
+        ({"arms": [{"method": "low_precision", "where": ["nothing.*"]}]}, RecipeError, "'nothing.*'"),
+        ({"arms": [{"method": "low_precision", "format": {"no.*": "int5"}}]}, RecipeError, "'no.*'"),
+        ({"arms": [{"method": "isotropic", "std": -1.0}]}, RecipeError, "std is a positive number; got -1.0"),
+        ({"arms": [{"method": "gaussian", "scale": float("nan")}]}, RecipeError, "scale is a positive number; got nan"),
+        ({"seeds": [-1]}, RecipeError, "a seed lies in 0..2^64-1; got -1"),
+        ({"device": "gpu"}, RecipeError, "unknown device 'gpu'"),
+    ],
+)
+def test_arms_that_cannot_be_drawn_are_met_before_training(
+    task: Path, changes: dict[str, Any], kind: type[PluriaError], said: str
+) -> None:
+    held = {**TRAIN, "training": {"reader": "arrays", "arguments": {"path": str(task / "data.npz")}}, **changes}
+    told: list[str] = []
+    with pytest.raises(kind) as caught:
+        run(recipe(task, **held), task / "out", progress=lambda what, done, total: told.append(what))
+    assert said in str(caught.value)
+    assert told == []
+    assert not (task / "out").exists()
+
+
+def test_rows_to_train_on_are_checked_too(task: Path) -> None:
+    np.savez(task / "large.npz", x=np.zeros((6, 1, 9, 9), "float32"), y=np.arange(6) % 3)
+    training = {"reader": "arrays", "arguments": {"path": str(task / "large.npz")}}
+    with pytest.raises(DataError, match=r"does not take inputs of shape \[2, 1, 9, 9\]"):
+        prepare(recipe(task, **TRAIN, training=training))
+
+
+def test_views_are_of_images(tmp_path: Path) -> None:
+    spec: dict[str, Any] = {"model": "mlp", "arguments": {"inputs": 5, "classes": 2, "hidden": []}}
+    np.savez(tmp_path / "data.npz", x=np.zeros((8, 5), "float32"), y=np.arange(8) % 2)
+    data = {"reader": "arrays", "arguments": {"path": str(tmp_path / "data.npz")}}
+    held = {
+        "network": {**spec, "train": {"epochs": 1}},
+        "training": {**data, "rows": 6},
+        "arms": [{"method": "low_precision"}],
+    }
+    prepare(recipe(tmp_path, **held), train=False)
+    with pytest.raises(DataError, match=r"views \(flip\) are of images \[N, C, H, W\]; inputs are \[4, 5\]"):
+        prepare(recipe(tmp_path, **held, views=["flip"]), train=False)
+
+
+def test_a_dry_run_does_not_train(task: Path) -> None:
+    held = {**TRAIN, "training": {"reader": "arrays", "arguments": {"path": str(task / "data.npz")}}}
+    told: list[str] = []
+    prepare(recipe(task, **held), lambda what, done, total: told.append(what), train=False)
+    assert told == []
+    prepare(recipe(task, **held), lambda what, done, total: told.append(what))
+    assert told == ["training"]
+
+
+def test_a_checkpoint_of_other_shapes_is_met_before_any_work(task: Path) -> None:
+    write_network(task / "net.safetensors", width=8)
+    with pytest.raises(PluriaError, match="does not fit the network"):
+        run(recipe(task), task / "out")
+    assert not (task / "out").exists()

@@ -60,6 +60,7 @@ _WHERE = {
     "store.export": ("export_member", "export_members", "packed"),
     "store.file": ("load", "load_all", "save"),
 }
+_PACKAGES = ("align", "core", "numbers", "pool", "predict", "recipe", "report", "sample", "score", "store", "zoo")
 _OF = {name: f"pluria.{module}" for module, names in _WHERE.items() for name in names}
 
 __all__ = [
@@ -106,7 +107,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Names are imported when they are first used, so that `import pluria` costs nothing."""
+    """Names and packages are imported when they are first used, so that `import pluria` costs nothing."""
+    if name in _PACKAGES:
+        return importlib.import_module(f"pluria.{name}")
     if name not in _OF:
         raise AttributeError(f"module 'pluria' has no attribute {name!r}")
     return getattr(importlib.import_module(_OF[name]), name)

@@ -14,9 +14,9 @@ from pluria.recipe.plan import Job, draw
 from pluria.zoo.dataset import Dataset
 
 
-def check_outputs(model: nn.Module, rows: Dataset) -> None:
+def check_outputs(model: nn.Module, rows: Dataset, *, class_axis: int = 1) -> None:
     """Raise DataError unless the network takes the rows and tells as many classes apart as they name."""
-    outputs = check_fits(model, rows)
+    outputs = check_fits(model, rows, class_axis=class_axis)
     if outputs.shape[1] != len(rows.classes):
         raise DataError(
             f"the network tells {outputs.shape[1]} classes apart, and {rows.name} names {len(rows.classes)} "
@@ -25,19 +25,22 @@ def check_outputs(model: nn.Module, rows: Dataset) -> None:
         )
 
 
-def check_fits(model: nn.Module, rows: Dataset) -> Tensor:
-    """The outputs on two rows; DataError unless the network takes the rows and their targets are among its classes."""
+def check_fits(model: nn.Module, rows: Dataset, *, class_axis: int = 1) -> Tensor:
+    """The outputs on two rows, classes on axis 1.
+
+    DataError unless the network takes the rows, and their targets are among its classes.
+    """
     x, y = next(iter(rows.batches(2)))
     try:
         with torch.inference_mode():
-            outputs = logits(working_copy(model, dtype=torch.float32)(x))
+            outputs = logits(working_copy(model, dtype=torch.float32)(x)).movedim(class_axis, 1)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         line = str(error).strip().splitlines()[0]
         raise DataError(f"the network does not take inputs of shape {_shape(x)}, {x.dtype}: {line}") from None
     if outputs.ndim < 2 or (len(outputs), *outputs.shape[2:]) != y.shape:
         raise DataError(
             f"the network gives outputs of shape {_shape(outputs)} for targets of shape {_shape(y)}; wanted one number "
-            "for each class on axis 1, and the other axes as in the targets"
+            f"for each class on axis {class_axis} (`class_axis`), and the other axes as in the targets"
         )
     if int(rows.targets.max()) >= outputs.shape[1]:
         wrong = f"targets of {rows.name} go up to {int(rows.targets.max())}"

@@ -61,7 +61,7 @@ def prepare(recipe: Recipe, progress: Progress = quiet, *, train: bool = True) -
     model, notes = load_network(recipe.network)
     for part in (rows.calibration, rows.figures, training):
         if part is not None:
-            check_outputs(model, part)
+            check_outputs(model, part, class_axis=recipe.class_axis)
     planned = jobs(recipe, model)
     check_views(planned, rows.figures)
     check_draws(planned, model)
@@ -114,11 +114,12 @@ def _outputs(prepared: Prepared, job: Job, positions: list[int]) -> Iterator[tup
     model, ensemble = draw(job, prepared.model, unlabelled(prepared), positions)
     batches = Chain([part.batches(recipe.batch) for part in rows])
     options: dict[str, Any] = {
+        "class_axis": recipe.class_axis,
         "device": device,
         "dtype": getattr(torch, recipe.dtype),
         "channels_last": recipe.channels_last,
     }
-    blocks = predict(model, ensemble, batches, views=[view(name) for name in job.arm.views], class_axis=1, **options)
+    blocks = predict(model, ensemble, batches, views=[view(name) for name in job.arm.views], **options)
     held: list[Tensor] = []
     start = time.perf_counter()
     for block in blocks:

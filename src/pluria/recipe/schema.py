@@ -91,6 +91,7 @@ class Recipe(Strict):
     controls: bool = True
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     batch: int = Field(256, ge=1)
+    class_axis: int = 1
     refresh_rows: int = Field(1000, ge=2)
     device: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pluria.core.ensemble import single
 from pluria.core.errors import DataError
-from pluria.predict import first
+from pluria.core.params import params_of
+from pluria.predict import first, predict
 from pluria.recipe.figures import figures
 from pluria.recipe.folder import RunFolder
 from pluria.recipe.plan import jobs
@@ -81,6 +83,7 @@ def compare(
     views: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
     classes: Sequence[str] | None = None,
+    class_axis: int = 1,
     progress: Progress = quiet,
 ) -> Comparison:
     """Measure arms and controls on labelled batches; temperature and choices see the calibration batches only.
@@ -88,26 +91,51 @@ def compare(
     calibration, figure   re-iterable, unshuffled batches (inputs, targets); targets int64 `[n]` or `[n, ...]`
     arms                  methods with options, as in a recipe: {"method": "low_precision", "format": "int4", ...}
     views                 names of label-preserving views of images, such as "flip"; they make a control
+    class_axis            where the classes lie in the network's outputs
 
-    Raises DataError for batches without targets, RecipeError for an arm that does not exist.
+    Raises DataError for batches without targets, with targets that are no class, or fewer class names than classes;
+    RecipeError for an arm that does not exist.
     """
-    plan = {"network": {"model": type(model).__name__}, "data": {"reader": "given"}, "arms": [dict(arm) for arm in arms],
-            "views": list(views), "seeds": list(seeds), "title": f"{type(model).__name__}: low precision and its controls"}  # fmt: skip
+    name = type(model).__name__
+    plan: dict[str, Any] = {
+        "title": f"{name}: low precision and its controls",
+        "network": {"model": name},
+        "data": {"reader": "given"},
+        "arms": [dict(arm) for arm in arms],
+        "views": list(views),
+        "seeds": list(seeds),
+        "class_axis": class_axis,
+    }
     recipe = make_recipe(plan, "the arms")
-    targets = [_targets(part) for part in (calibration, figure)]
-    count = 1 + max(int(part.max()) for part in targets)
-    names = tuple(classes or map(str, range(count)))
-    parts = [
-        Given(name, given, y, names, torch.empty(len(y), 0))
-        for name, given, y in zip(("calibration", "figures"), (calibration, figure), targets, strict=True)
-    ]
-    rows = Rows(*parts)  # type: ignore[arg-type]
+    rows = _rows(model, calibration, figure, classes, class_axis)
     prepared = Prepared(recipe, model, rows, jobs(recipe, model), [])
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
         predict_all(prepared, folder, progress)
         found = figures(recipe, model, rows, prepared.jobs, folder, shlex.join(sys.argv), [])
     return Comparison(found)
+
+
+def _rows(
+    model: nn.Module,
+    calibration: Iterable[Any],
+    figure: Iterable[Any],
+    classes: Sequence[str] | None,
+    class_axis: int,
+) -> Rows:
+    targets = [_targets(part) for part in (calibration, figure)]
+    first_block = next(predict(model, single(params_of(model)), [next(iter(figure))], class_axis=class_axis))
+    count = first_block.outputs.shape[-1]
+    if max(int(part.max()) for part in targets) >= count or (classes is not None and len(classes) != count):
+        given = "" if classes is None else f" and {len(classes)} class names"
+        highest = max(int(part.max()) for part in targets)
+        raise DataError(f"the network has {count} classes, the targets go up to {highest}{given}")
+    names = tuple(classes or map(str, range(count)))
+    parts = [
+        Given(name, given, y, names, torch.empty(len(y), 0))
+        for name, given, y in zip(("calibration", "figures"), (calibration, figure), targets, strict=True)
+    ]
+    return Rows(*parts)  # type: ignore[arg-type]
 
 
 def _targets(batches: Iterable[Any]) -> Tensor:

@@ -82,7 +82,7 @@ def measure(calibration: Outputs, figures: Outputs) -> Measured:
         "temperature": temperature.value,
         "calibration_nll": float(nll(calibration.pooled(), calibration.y).mean()),
         "calibration_nll_scaled": float(nll(temperature(calibration.pooled()), calibration.y).mean()),
-        "geometric": scores(mean_logit(figures.logits.to(torch.float64)), figures.y),
+        "geometric": scores(mean_logit(figures.logits.to(torch.float64), figures.weights), figures.y),
         "diversity": diversity(figures),
         "curve": [point(calibration, figures, k) for k in sizes(len(figures.logits))],
         "reliability": diagram(pooled, figures.y),

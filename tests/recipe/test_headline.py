@@ -1,0 +1,118 @@
+"""The headline tells gain, noise and defeat apart, and warnings come where they are due."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pluria.recipe.headline import best_control, headline, warnings
+
+
+def arm(name: str, *, nll: float, scaled: float, error: float, **changes: Any) -> dict[str, Any]:
+    held = {
+        "name": name,
+        "control": True,
+        "members": 1,
+        "scores": {"nll": nll, "error": error},
+        "scaled": {"nll": scaled},
+        "calibration_nll_scaled": scaled,
+        "diversity": {"mutual_information": 0.01},
+        "cost": {"forwards": 1, "bits_planes": 600, "parameters": 100},
+        "difference": {"nll_scaled": {"estimate": 0.0, "low": 0.0, "high": 0.0}},
+    }
+    return {**held, **changes}
+
+
+FULL = arm("full precision", nll=0.50, scaled=0.40, error=0.10)
+
+
+def drawn(scaled: float, low: float, high: float, **changes: Any) -> dict[str, Any]:
+    gap = {"estimate": scaled - 0.40, "low": low, "high": high}
+    cost = {"forwards": 8, "bits_planes": 1250, "parameters": 100}
+    options = {"control": False, "members": 8, "difference": {"nll_scaled": gap}, "cost": cost, **changes}
+    return arm("INT-5 stratified × 8", nll=0.42, scaled=scaled, error=0.09, **options)
+
+
+def found(*arms: dict[str, Any], noise: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    return {"arms": list(arms), "main": "INT-5 stratified × 8", "noise": noise or []}
+
+
+def test_a_real_gain() -> None:
+    said = headline(found(FULL, drawn(0.36, -0.06, -0.02)))
+    assert said == (
+        "INT-5 stratified × 8: NLL 0.500 → 0.420, after temperature 0.400 → 0.360 (−10.0 %), error 10.00% → 9.00%; "
+        "for 8 forwards per example instead of 1, and 12.5 bits per weight. "
+        "Of the controls, full precision with temperature comes nearest: NLL 0.400, error 10.00%, one forward."
+    )
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.03, 0.01), (-0.03, 0.0), (0.0, 0.02)])
+def test_a_gain_within_the_noise(low: float, high: float) -> None:
+    assert "(−2.5 %, within the noise of the rows)" in headline(found(FULL, drawn(0.39, low, high)))
+
+
+def test_a_loss_is_said_like_a_gain() -> None:
+    said = headline(found(FULL, drawn(0.44, 0.01, 0.07)))
+    assert "0.400 → 0.440 (+10.0 %), error" in said
+    assert "full precision with temperature does as well or better: NLL 0.400" in said
+
+
+@pytest.mark.parametrize(
+    ("scaled", "verdict"), [(0.35, "does as well or better"), (0.36, "does as well or better"), (0.37, "comes near")]
+)
+def test_a_control_that_wins_is_named_with_its_price(scaled: float, verdict: str) -> None:
+    cost = {"forwards": 2, "bits_planes": 600, "parameters": 100}
+    flip = arm("full precision 2 views × 2", nll=0.41, scaled=scaled, error=0.08, members=2, cost=cost)
+    said = headline(found(FULL, flip, drawn(0.36, -0.06, -0.02)))
+    assert f"Of the controls, full precision 2 views × 2 with temperature {verdict}" in said
+    assert said.endswith(f"NLL {scaled:.3f}, error 8.00%, 2 forwards.")
+
+
+def test_the_rival_is_chosen_on_calibration_rows_and_costs_no_more() -> None:
+    lucky = arm("INT-8 nearest", nll=0.3, scaled=0.2, error=0.05, calibration_nll_scaled=0.41)
+    dear = arm("sixteen views", nll=0.3, scaled=0.2, error=0.05, cost={"forwards": 16})
+    main = drawn(0.36, -0.06, -0.02)
+    assert best_control(found(FULL, lucky, dear, main)) is FULL
+    other = {**drawn(0.1, -0.1, -0.1), "name": "another arm"}
+    assert best_control(found(FULL, other, main)) is FULL
+
+
+def test_one_forward_is_said_as_one() -> None:
+    main = drawn(0.36, -0.06, -0.02, cost={"forwards": 1, "bits_planes": 500, "parameters": 100})
+    assert "for one forward per example instead of 1, and 5.0 bits per weight" in headline(found(FULL, main))
+
+
+def test_a_perfect_network_has_no_percents() -> None:
+    perfect = arm("full precision", nll=0.0, scaled=0.0, error=0.0)
+    said = headline(
+        found(perfect, drawn(0.0, 0.0, 0.0, difference={"nll_scaled": {"estimate": 0.0, "low": 0, "high": 0}}))
+    )
+    assert "0.000 → 0.000 (+0.000, within the noise of the rows)" in said
+
+
+def test_no_warnings_without_reason() -> None:
+    assert warnings(found(FULL, drawn(0.36, -0.06, -0.02), noise=[{"name": "w", "clipped": 0.0}])) == []
+
+
+@pytest.mark.parametrize(("nll", "warned"), [(0.511, True), (0.509, False), (0.40, False)])
+def test_refresh_that_hurts_the_network_itself(nll: float, warned: bool) -> None:
+    refreshed = arm("full precision refreshed", nll=nll, scaled=0.4, error=0.1)
+    lines = warnings(found(FULL, refreshed, drawn(0.36, -0.06, -0.02)))
+    assert any("refresh alone raises the unperturbed network's NLL by 0.011" in line for line in lines) is warned
+    assert len(lines) == warned
+
+
+def test_members_that_are_all_the_same() -> None:
+    lines = warnings(found(FULL, drawn(0.36, -0.06, -0.02, diversity={"mutual_information": 0.0})))
+    assert lines == [
+        "INT-5 stratified × 8: the members give identical outputs, so it is one model at several times the cost"
+    ]
+    control = arm("views", nll=0.4, scaled=0.4, error=0.1, members=2, diversity={"mutual_information": 0.0})
+    assert warnings(found(FULL, control, drawn(0.36, -0.06, -0.02))) == []
+
+
+def test_weights_that_clip() -> None:
+    rows = [{"name": "a.weight", "clipped": 0.25}, {"name": "b.weight", "clipped": 0.0}]
+    lines = warnings(found(FULL, drawn(0.36, -0.06, -0.02), noise=rows))
+    assert lines == ["a.weight: 25.00% of the weights clip, so rounding is biased there"]

@@ -1,0 +1,90 @@
+"""The table as a terminal, Markdown and CSV show it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from pluria.report.tables import comma_separated, markdown, plain, table
+from report.runs import HOSTILE, alone, hostile, renamed
+
+
+def _shown(figures: dict[str, Any], **options: Any) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=160, force_terminal=True, **options).print(table(figures, width=160))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 160, 200, 240])
+def test_no_line_is_wider_than_the_terminal(figures: dict[str, Any], width: int) -> None:
+    lines = plain(figures, width=width).splitlines()
+    assert max(map(cell_len, lines)) <= width
+
+
+def test_wider_terminals_show_more(figures: dict[str, Any]) -> None:
+    heads = [plain(figures, width=width) for width in (60, 80, 120, 200)]
+    counts = [len([word for word in ("raw", "error", "interval", "K·b", "disagree") if word in text]) for text in heads]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1] == 5
+    assert all("after T" in text for text in heads)
+
+
+def test_every_arm_is_there_and_controls_come_first(figures: dict[str, Any]) -> None:
+    text = plain(figures, width=240)
+    places = {arm["name"]: text.index(f"  {arm['name']} ") for arm in figures["arms"]}
+    split = text.index("     drawn")
+    assert all((place < split) == arm["control"] for arm, place in zip(figures["arms"], places.values(), strict=True))
+    assert f"▸  {figures['main']}" in text
+
+
+def test_plain_has_no_control_characters(figures: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = plain(figures, width=120)
+    assert "\x1b" not in text
+    assert text == plain(figures, width=120)
+
+
+def test_no_color_is_respected(figures: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    changed = renamed(figures, "", "")
+    changed["arms"][-1]["difference"]["nll_scaled"] |= {"estimate": 0.5, "low": 0.4, "high": 0.6}
+    assert "\x1b[31m" in _shown(changed, color_system="standard")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[31m" not in _shown(changed, color_system="standard")
+
+
+def test_brackets_in_names_are_no_markup(figures: dict[str, Any]) -> None:
+    text = plain(renamed(figures, figures["main"], "[bold]x[/bold] [red]"), width=200)
+    assert "[bold]x[/bold] [red]" in text
+
+
+def test_a_sure_gain_is_marked(figures: dict[str, Any]) -> None:
+    changed = renamed(figures, "", "")
+    assert "★ beats" not in plain(alone(figures))
+    changed["arms"][-1]["difference"]["nll_scaled"] |= {"estimate": -0.5, "low": -0.6, "high": -0.4}
+    line = next(line for line in plain(changed).splitlines() if changed["arms"][-1]["name"] in line)
+    assert "★" in line
+
+
+def test_markdown_is_one_table(figures: dict[str, Any]) -> None:
+    for given in (figures, hostile(figures), alone(figures)):
+        lines = markdown(given).splitlines()
+        bars = {line.replace("\\|", "").count("|") for line in lines}
+        assert len(lines) == 2 + len(given["arms"])
+        assert len(bars) == 1
+        assert "<script>" not in "".join(lines)
+
+
+def test_csv_keeps_every_digit(figures: dict[str, Any]) -> None:
+    rows = list(csv.DictReader(io.StringIO(comma_separated(renamed(figures, figures["main"], HOSTILE)))))
+    for row, arm in zip(rows, figures["arms"], strict=True):
+        assert float(row["nll_scaled"]) == arm["scaled"]["nll"]
+        assert float(row["ece"]) == arm["scores"]["ece"]
+        assert float(row["seconds"]) == arm["cost"]["seconds"]
+    assert rows[0]["difference"] == ""
+    assert any(row["name"] == HOSTILE for row in rows)

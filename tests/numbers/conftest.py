@@ -35,3 +35,11 @@ def interpreted() -> ModuleType:
         patch.setattr(numba.config, "DISABLE_JIT", True)
         spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test on the loops as compiled, or as plain Python, or without them on torch alone."""
+    if request.param != "compiled":
+        module = request.getfixturevalue("interpreted") if request.param == "interpreted" else None
+        monkeypatch.setattr(kernel, "_loops", lambda: module)

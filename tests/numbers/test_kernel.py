@@ -1,25 +1,19 @@
 """The fused loop equals the torch reference bit for bit, compiled and as plain Python, on any number of threads."""
 
-import os
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
-from types import ModuleType
 
 import numba
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pluria.numbers import compiled, kernel
+from pluria.numbers import kernel
 from pluria.numbers.format import FORMATS, Format
 from pluria.numbers.grid import Granularity, Grid, fit_grid, layout
 from pluria.numbers.key import ROUNDING, Key
-from pluria.numbers.philox import uniforms, words
 from pluria.numbers.rounding import Address, round_stochastic
 
 TorchOnly = Callable[[], AbstractContextManager[None]]
@@ -36,14 +30,6 @@ LAYOUTS = [
 ]
 MASKS = (0, 2**24 - 1, 5 << 20)
 Layouts = tuple[tuple[int, ...], int, int]
-
-
-@pytest.fixture
-def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test on the compiled loops, or on the same lines as plain Python."""
-    if request.param == "interpreted":
-        module = request.getfixturevalue("interpreted")
-        monkeypatch.setattr(kernel, "_loops", lambda: module)
 
 
 BOTH = pytest.mark.parametrize("loops", ["compiled", "interpreted"], indirect=True)
@@ -124,51 +110,6 @@ def test_every_float16_and_bfloat16_is_read_and_written(torch_only: TorchOnly) -
         grid = Grid(FORMATS[name], found, found.inputs, torch.ones(1, 1))
         for target in kernel.WRITES:
             assert_same_bits(tensor.view(1, -1), grid, 0, torch_only, target)
-
-
-@pytest.mark.parametrize("form", ["compiled", "interpreted", "torch"])
-@pytest.mark.parametrize(("name", "gap"), [("int4", 1.0), ("fp4-e2m1", 0.5)])
-def test_up_means_strictly_below_to_the_last_bit(
-    form: str, name: str, gap: float, interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A weight whose fraction equals its uniform goes down; with one more unit in the last place it goes up."""
-    monkeypatch.setattr(kernel, "_loops", lambda: {"compiled": compiled, "interpreted": interpreted}.get(form))
-    u = uniforms(words(Key(9), tensor=1, group=2, stream=ROUNDING, start=0, stop=400)).view(1, -1)
-    grid = Grid(FORMATS[name], layout((1, 400)), 400, torch.ones(1, 1))
-    place = Address(Key(9), 1, 2, 0)
-    assert not bool(round_stochastic(u * gap, grid, place, torch.empty(1, 400)).any())
-    more = torch.nextafter(u, torch.ones(())) * gap
-    assert torch.equal(round_stochastic(more, grid, place, torch.empty(1, 400)), torch.full((1, 400), gap))
-
-
-@pytest.mark.parametrize("form", ["compiled", "interpreted", "torch"])
-def test_up_means_strictly_below_between_the_levels_of_nf4(
-    form: str, interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kernel, "_loops", lambda: {"compiled": compiled, "interpreted": interpreted}.get(form))
-    u = uniforms(words(Key(9), tensor=1, group=2, stream=ROUNDING, start=0, stop=400)).view(1, -1)
-    gap = FORMATS["nf4"].decode(torch.tensor(8), None)
-    weight = u * gap
-    ties = weight / gap == u
-    assert int(ties.sum()) > 100
-    grid = Grid(FORMATS["nf4"], layout((1, 400)), 400, torch.ones(1, 1))
-    rounded = round_stochastic(weight, grid, Address(Key(9), 1, 2, 0), torch.empty(1, 400))
-    assert not bool(rounded[ties].any())
-
-
-@pytest.mark.parametrize("form", ["compiled", "interpreted", "torch"])
-@pytest.mark.parametrize("name", NAMES)
-def test_a_weight_on_the_grid_stays_even_at_uniform_zero(
-    form: str, name: str, interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kernel, "_loops", lambda: {"compiled": compiled, "interpreted": interpreted}.get(form))
-    mask = int(words(Key(9), tensor=1, group=2, stream=ROUNDING, start=0, stop=1)) >> 8
-    code = FORMATS[name].encode(torch.zeros(1, 1), torch.zeros(1, 1)) + 1
-    weight = FORMATS[name].decode(code, torch.zeros(1, 1))
-    zero = torch.zeros(1, 1) if name.endswith("asymmetric") else None
-    grid = Grid(FORMATS[name], layout((1, 1)), 1, torch.ones(1, 1), zero)
-    assert float(weight) > 0
-    assert torch.equal(round_stochastic(weight, grid, Address(Key(9), 1, 2, mask), torch.empty(1, 1)), weight)
 
 
 @BOTH
@@ -288,40 +229,3 @@ def test_one_hint_and_the_reference_where_numba_is_absent(
         kernel._loops.cache_clear()
     monkeypatch.undo()
     assert torch.equal(round_stochastic(tensor, grid, place, torch.empty(4, 6)), out)
-
-
-@BOTH
-@pytest.mark.usefixtures("loops")
-def test_spread_says_how_far_one_scale_reaches() -> None:
-    loops: ModuleType | None = kernel._loops()
-    assert loops is not None
-    s, z, scale = np.zeros(64, np.float32), np.zeros(64, np.float32), np.arange(4, dtype=np.float32)
-    rows = np.array([1, 2, 40, 20, 2, 1], np.int64)  # two channels of 40 inputs in groups of 20
-    assert loops.spread(s, z, scale, scale, rows, 40, 20) == 60
-    assert s[:20].tolist() == [2.0] * 20
-    assert loops.spread(s, z, scale, scale, rows, 30, 8) == 40
-    assert loops.spread(s, z, scale, scale, rows, 30, 20) == 30  # two runs: nothing is known beyond them
-    assert s[:20].tolist() == [1.0] * 10 + [2.0] * 10
-
-
-def test_the_compiler_accepts_the_prefetch_and_python_ignores_it(interpreted: ModuleType) -> None:
-    array = np.zeros(100, np.float32)
-    fresh = numba.njit(compiled.fetch.py_func)  # not from the cache, so that its lines run
-    fresh(array, 0, 4096)
-    interpreted.fetch(array, 0, 4096)
-    assert not array.any()
-
-
-def test_loops_compile_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: object) -> None:
-        raise RuntimeError("cannot cache function: no locator available")
-
-    monkeypatch.setattr(numba.core.dispatcher.Dispatcher, "enable_caching", refuse)
-    double = compiled.compiled(lambda x: x + x)
-    assert double(2) == 4
-
-
-def test_importing_the_numbers_does_not_import_numba() -> None:
-    code = "import sys; import pluria.numbers.rounding; sys.exit('numba' in sys.modules)"
-    source = str(Path(kernel.__file__).parents[2])
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": source})

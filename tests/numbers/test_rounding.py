@@ -237,7 +237,7 @@ def test_chunks_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: torch.tensor(clipped(weight, grid)),
     ]
     whole = [function() for function in functions]
-    monkeypatch.setattr(rounding, "CHUNK", 7)
+    monkeypatch.setitem(rounding.CHUNK, "cpu", 7)
     for function, want in zip(functions, whole, strict=True):
         assert torch.equal(function(), want)
 

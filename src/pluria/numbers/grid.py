@@ -88,8 +88,11 @@ class Grid:
         """Scale and zero point of the flat elements start..stop-1."""
         if self.scale.numel() == 1:
             return self.scale.flatten(), None if self.zero is None else self.zero.flatten()
-        row, j = self.layout.place(start, stop, self.scale.device)
-        at = row * self.scale.shape[1] + j // self.group
+        if self.layout.outer == 1:  # rows lie end to end, and so do groups
+            at = torch.arange(start, stop, device=self.scale.device) // self.group
+        else:
+            row, j = self.layout.place(start, stop, self.scale.device)
+            at = row * self.scale.shape[1] + j // self.group
         return self.scale.flatten()[at], None if self.zero is None else self.zero.flatten()[at]
 
     def to(self, device: torch.device | None) -> Grid:

@@ -1,0 +1,160 @@
+"""Stochastic rounding per channel: plain torch, the chunked reference, the fused loop and a bare copy, side by side.
+
+    python -m benchmarks.rounding [--weights 64000000] [--threads N] [--repeats 5] [--format int4] [--json]
+
+All four run in turn within each repeat, on the same tensors and the same number of threads; the best time counts.
+Copy bandwidth counts bytes read and written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+from unittest.mock import patch
+
+import numba
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from pluria.numbers import kernel
+from pluria.numbers.format import number_format
+from pluria.numbers.grid import Grid, fit_grid, layout
+from pluria.numbers.key import Key
+from pluria.numbers.rounding import Address, round_stochastic
+
+INPUTS = 4000
+PLACE = Address(Key(0), 1, 0, 0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to write the tensor; `plain` and `copy` are its speed in units of the two yardsticks."""
+
+    name: str
+    seconds: float
+    weights_per_second: float
+    gigabytes_per_second: float
+    plain: float
+    copy: float
+
+
+def plain(weight: Tensor, grid: Grid, out: Tensor) -> None:
+    """The expression as one writes it first."""
+    v = weight / grid.scale
+    low = torch.floor(v)
+    torch.mul(low + (torch.rand_like(v) < v - low), grid.scale, out=out)
+
+
+def reference(weight: Tensor, grid: Grid, out: Tensor) -> None:
+    """Pluria without its compiled loops."""
+    with patch.object(kernel, "available", lambda device: False):
+        round_stochastic(weight, grid, PLACE, out)
+
+
+def fused(weight: Tensor, grid: Grid, out: Tensor) -> None:
+    """Pluria's kernel."""
+    assert kernel.serves(weight, grid, out), "the kernel does not serve this format here"
+    round_stochastic(weight, grid, PLACE, out)
+
+
+def copy(weight: Tensor, grid: Grid, out: Tensor) -> None:
+    """What memory allows."""
+    out.copy_(weight)
+
+
+WAYS: dict[str, Callable[[Tensor, Grid, Tensor], None]] = {
+    "plain torch": plain,
+    "reference": reference,
+    "kernel": fused,
+    "copy": copy,
+}
+
+
+def measure(weights: int, repeats: int, format: str) -> list[Row]:
+    """Best times over `repeats` rounds, each of which runs every way once."""
+    weight = torch.randn(max(1, weights // INPUTS), INPUTS, generator=torch.Generator().manual_seed(0))
+    grid = fit_grid(weight, number_format(format), layout=layout(weight.shape))
+    out = torch.zeros_like(weight)
+    fused(weight[:1], fit_grid(weight[:1], grid.format, layout=layout((1, INPUTS))), out[:1])  # compiles
+    best = dict.fromkeys(WAYS, float("inf"))
+    for _ in range(repeats):
+        for name, way in WAYS.items():
+            start = time.perf_counter()
+            way(weight, grid, out)
+            best[name] = min(best[name], time.perf_counter() - start)
+    count, moved = weight.numel(), 2 * weight.nbytes
+    return [
+        Row(name, t, count / t, moved / t / 1e9, best["plain torch"] / t, best["copy"] / t) for name, t in best.items()
+    ]
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures were measured on."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": _processor(),
+        "cores": os.cpu_count() or 0,
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numba": numba.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _processor() -> str:
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def table(rows: list[Row]) -> Table:
+    out = Table("way", "seconds", "weights/s", "GB/s", "x plain torch", "x copy")
+    for row in rows:
+        speed = f"{row.weights_per_second / 1e9:.3f} G"
+        out.add_row(
+            row.name,
+            f"{row.seconds:.3f}",
+            speed,
+            f"{row.gigabytes_per_second:.1f}",
+            f"{row.plain:.1f}",
+            f"{row.copy:.2f}",
+        )
+    return out
+
+
+def main(
+    weights: Annotated[int, typer.Option(help="Weights of the tensor, float32.")] = 64_000_000,
+    threads: Annotated[int, typer.Option(help="Threads of torch and of the kernel; 0: torch's default.")] = 0,
+    repeats: Annotated[int, typer.Option(help="Rounds; the best counts.")] = 5,
+    format: Annotated[str, typer.Option(help="Number format.")] = "int4",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure stochastic rounding on this machine."""
+    if threads:
+        torch.set_num_threads(threads)
+    rows, about = measure(weights, repeats, format), machine()
+    if as_json:
+        typer.echo(json.dumps({"machine": about, "weights": weights, "format": format, "rows": [*map(asdict, rows)]}))
+        return
+    typer.echo("  ".join(f"{name} {value}" for name, value in about.items()))
+    typer.echo(f"{weights:,} float32 weights, {format}, one scale per row of {INPUTS}; best of {repeats}")
+    Console().print(table(rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)

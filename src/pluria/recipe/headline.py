@@ -25,10 +25,10 @@ def headline(found: dict[str, Any]) -> str:
         f"{main['cost']['bits_planes'] / main['cost']['parameters']:.1f} bits per weight"
     )
     ahead = rival["scaled"]["nll"] <= main["scaled"]["nll"]
-    verdict = "does as well or better" if ahead else "comes nearest"
+    verdict = "does as well or better" if ahead else "stays behind"
     return (
-        f"{gain}; {cost}. Of the controls, {rival['name']} with temperature {verdict}: "
-        f"NLL {rival['scaled']['nll']:.3f}, error {rival['scores']['error']:.2%}, {_forwards(rival)}."
+        f"{gain}; {cost}. Of the controls, {rival['name']} with temperature, the best on the calibration rows, "
+        f"{verdict}: NLL {rival['scaled']['nll']:.3f}, error {rival['scores']['error']:.2%}, {_forwards(rival)}."
     )
 
 

@@ -85,8 +85,9 @@ def doctor(json: Json = False) -> None:
         found[name] = _version(name)
     if json:
         return show(found)
-    for key, value in found.items():
-        print(f"{key:18} {value}")
+    for key, value in {**found, **found["packages"]}.items():
+        if key != "packages":
+            print(f"{key:18} {'none' if value is None else value}")
     if not found["compiled_rounding"]:
         print("hint: numba is missing or broken; rounding works, about fifty times slower. pip install numba")
 

@@ -187,3 +187,11 @@ def test_a_single_member_has_no_diversity() -> None:
     assert found["diversity"]["disagreement"] == 0
     assert found["diversity"]["mutual_information"] == pytest.approx(0, abs=1e-12)
     assert [point["k"] for point in found["curve"]] == [1]
+
+
+def test_confidence_that_finds_every_error_has_auroc_one_and_the_least_aurc():
+    log_probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.55, 0.45]]).log()
+    found = scores(log_probs, torch.tensor([0, 0, 1, 1]))
+    assert found["error"] == 0.25
+    assert found["error_auroc"] == 1.0
+    assert found["aurc"] < scores(log_probs, torch.tensor([1, 0, 1, 0]))["aurc"]

@@ -33,7 +33,8 @@ def check_fits(model: nn.Module, rows: Dataset, *, class_axis: int = 1) -> Tenso
     x, y = next(iter(rows.batches(2)))
     try:
         with torch.inference_mode():
-            outputs = logits(working_copy(model, dtype=torch.float32)(x)).movedim(class_axis, 1)
+            outputs = logits(working_copy(model, dtype=torch.float32)(x))
+            outputs = outputs.movedim(class_axis, 1) if outputs.ndim > 2 else outputs
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         line = str(error).strip().splitlines()[0]
         raise DataError(f"the network does not take inputs of shape {_shape(x)}, {x.dtype}: {line}") from None

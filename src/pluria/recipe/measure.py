@@ -94,7 +94,7 @@ def measure(calibration: Outputs, figures: Outputs) -> Measured:
 def scores(log_probs: Tensor, y: Tensor) -> dict[str, float]:
     """NLL, error, Brier, ECE, adaptive ECE, and how well confidence finds the errors."""
     found = tally(PROPER, log_probs, y).figures()
-    wrong, unsure = error(log_probs, y), -max_probability(log_probs)
+    wrong, unsure = error(log_probs, y), max_probability(log_probs)
     found["adaptive_ece"] = adaptive_ece(log_probs, y)
     found["aurc"] = aurc(unsure, wrong)
     both = 0 < float(wrong.sum()) < len(wrong)

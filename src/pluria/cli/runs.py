@@ -48,6 +48,7 @@ def run(
 def report(
     folder: Annotated[Path, typer.Argument(help="A run folder, or its figures.json.")],
     out: Annotated[Path | None, typer.Option(help="The HTML file; report.html in the folder by default.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the whole table as Markdown instead.")] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -59,6 +60,10 @@ def report(
     figures = RunFolder(place).read("figures.json")
     if figures is None:
         raise RecipeError(f"{place} holds no figures.json; `pluria run` writes one")
+    if markdown:
+        from pluria.report.tables import markdown as as_markdown
+
+        return print(as_markdown(figures))
     _finish(figures, out or place / "report.html", quiet, json)
 
 

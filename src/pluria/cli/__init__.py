@@ -29,7 +29,7 @@ for module in (runs, ensembles, look):
 def main() -> None:
     """Run the command line; a mistake of the user's ends in one message and exit code 2."""
     try:
-        app()
+        app(prog_name="pluria")
     except PluriaError as error:
         _say(str(error))
     except OSError as error:

@@ -17,7 +17,7 @@ from torch import nn
 
 from pluria.core.ensemble import Ensemble
 from pluria.recipe.folder import RunFolder, environment
-from pluria.recipe.headline import headline, warnings
+from pluria.recipe.headline import best_control, headline, warnings
 from pluria.recipe.measure import Measured, Outputs, measure
 from pluria.recipe.pictures import disagreed
 from pluria.recipe.plan import FULL, Job, draw
@@ -41,8 +41,9 @@ def figures(
     reference = measured[next(job.slug for job in jobs if job.name == FULL)]
     arms = [_arm(group, measured, reference, model, folder) for group in _groups(jobs)]
     main = min((arm for arm in arms if not arm["control"]), key=lambda arm: arm["calibration_nll_scaled"])
+    rival = best_control(main, arms)
     equal = {arm["name"]: _equal_bits(arm, arms) for arm in arms if arm["method"] == "low_precision"}
-    shown = {name for best in equal.values() for name in best.values()}
+    shown = {rival["name"], *(name for best in equal.values() for name in best.values())}
     arms = [arm for arm in arms if not arm.pop("candidate") or arm["name"] in shown]
     job = next(job for job in jobs if job.name == main["name"])
     members = draw(job.plain(), model, [], [0])[1]
@@ -57,6 +58,7 @@ def figures(
         "notes": notes,
         "classes": list(classes),
         "main": main["name"],
+        "rival": {"name": rival["name"], **_between(main, rival, jobs, measured)},
         "arms": arms,
         "equal_bits": equal,
         "noise": [vars(row) | {"shape": list(row.shape)} for row in noise(members)],
@@ -113,15 +115,24 @@ def _cost(job: Job, ensemble: Ensemble, folder: RunFolder) -> dict[str, Any]:
     single = job.arm.method in ("full_precision", "nearest")
     count = sum(family.shape.numel() for family in {id(f): f for f in ensemble.families.values()}.values())
     held = ensemble.first(1).bits() if single else bits
+    # Refreshed statistics are kept one by one; the first copy is counted already.
+    more = _statistics(ensemble) * (job.arm.members - 1) if job.arm.refresh and not single else 0
     return {
         "forwards": job.arm.members,
         "seconds": seconds,
         "backward_passes": 0,
-        "bits_file": held.file,
-        "bits_members": held.members,
-        "bits_planes": held.planes,
+        "bits_file": held.file + more,
+        "bits_members": held.members + more,
+        "bits_planes": held.planes + more,
         "parameters": count,
     }
+
+
+def _statistics(ensemble: Ensemble) -> int:
+    """Bits of one copy of the running statistics of batch norm."""
+    names = ("running_mean", "running_var")
+    families = (family for name, family in ensemble.families.items() if name.endswith(names))
+    return sum(family.bits(ensemble.members[:1]).members for family in families)
 
 
 def _difference(several: list[Measured], reference: Measured) -> dict[str, Any]:
@@ -134,13 +145,24 @@ def _difference(several: list[Measured], reference: Measured) -> dict[str, Any]:
     return found
 
 
+def _between(
+    main: dict[str, Any], rival: dict[str, Any], jobs: list[Job], measured: dict[str, Measured]
+) -> dict[str, Any]:
+    """NLL after temperature of the main arm minus that of its best control, with a paired interval."""
+    both = [[measured[job.slug].nll_scaled for job in jobs if job.name == arm["name"]] for arm in (main, rival)]
+    band = paired_bootstrap(torch.stack(both[0]).mean(0), torch.stack(both[1]).mean(0), seed=0)
+    return {"estimate": band.estimate, "low": band.low, "high": band.high, "level": band.level}
+
+
 def _equal_bits(arm: dict[str, Any], arms: list[dict[str, Any]]) -> dict[str, str]:
     """The single model with the smallest calibration NLL (after temperature) within the arm's bits, two accountings."""
     best: dict[str, str] = {}
     singles = [one for one in arms if one["method"] in ("full_precision", "nearest") and one["members"] == 1]
     for accounting in ("bits_members", "bits_planes"):
         within = [
-            one for one in singles if one["cost"]["bits_members"] <= arm["cost"][accounting] and not one["refresh"]
+            one
+            for one in singles
+            if one["cost"]["bits_members"] <= arm["cost"][accounting] and one["refresh"] in (False, arm["refresh"])
         ]
         if within:
             best[accounting] = min(within, key=lambda one: one["calibration_nll_scaled"])["name"]

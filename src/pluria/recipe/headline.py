@@ -12,7 +12,7 @@ def headline(found: dict[str, Any]) -> str:
     """One sentence of gain, one of cost, one of the best control."""
     arms = {arm["name"]: arm for arm in found["arms"]}
     main, full = arms[found["main"]], arms["full precision"]
-    rival = best_control(found)
+    rival, between = arms[found["rival"]["name"]], found["rival"]
     gap = main["difference"]["nll_scaled"]
     sure = "" if gap["low"] > 0 or gap["high"] < 0 else ", within the noise of the rows"
     gain = (
@@ -20,22 +20,21 @@ def headline(found: dict[str, Any]) -> str:
         f"{full['scaled']['nll']:.3f} → {main['scaled']['nll']:.3f} ({_percent(gap['estimate'], full['scaled']['nll'])}"
         f"{sure}), error {full['scores']['error']:.2%} → {main['scores']['error']:.2%}"
     )
+    bits = [main["cost"][name] / main["cost"]["parameters"] for name in ("bits_planes", "bits_members")]
     cost = (
-        f"for {_forwards(main)} per example instead of 1, and "
-        f"{main['cost']['bits_planes'] / main['cost']['parameters']:.1f} bits per weight"
+        f"for {_forwards(main)} per example instead of 1, and {bits[0]:.1f} bits per weight as bit planes "
+        f"({bits[1]:.1f} member by member)"
     )
-    ahead = rival["scaled"]["nll"] <= main["scaled"]["nll"]
-    verdict = "does as well or better" if ahead else "stays behind"
+    price = f"NLL {rival['scaled']['nll']:.3f}, error {rival['scores']['error']:.2%}, {_forwards(rival)}"
     return (
         f"{gain}; {cost}. Of the controls, {rival['name']} with temperature, the best on the calibration rows, "
-        f"{verdict}: NLL {rival['scaled']['nll']:.3f}, error {rival['scores']['error']:.2%}, {_forwards(rival)}."
+        f"{_verdict(between)}: {price}."
     )
 
 
-def best_control(found: dict[str, Any]) -> dict[str, Any]:
+def best_control(main: dict[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
     """The control with the smallest calibration NLL after temperature and no more forwards than the main arm."""
-    most = next(arm for arm in found["arms"] if arm["name"] == found["main"])["cost"]["forwards"]
-    controls = [arm for arm in found["arms"] if arm["control"] and arm["cost"]["forwards"] <= most]
+    controls = [arm for arm in arms if arm["control"] and arm["cost"]["forwards"] <= main["cost"]["forwards"]]
     return min(controls, key=lambda arm: arm["calibration_nll_scaled"])
 
 
@@ -54,10 +53,19 @@ def warnings(found: dict[str, Any]) -> list[str]:
             lines.append(
                 f"{arm['name']}: the members give identical outputs, so it is one model at several times the cost"
             )
+        if arm.get("temperature_clamped"):
+            lines.append(f"{arm['name']}: the temperature ran to an end of its range; too few rows to fit it")
     for row in found["noise"]:
         if row["clipped"] > 0:
             lines.append(f"{row['name']}: {row['clipped']:.2%} of the weights clip, so rounding is biased there")
     return lines
+
+
+def _verdict(between: dict[str, Any]) -> str:
+    """What the paired interval of main minus control allows to say."""
+    if between["low"] > 0:
+        return "does better"
+    return "stays behind" if between["high"] < 0 else "cannot be told apart on these rows"
 
 
 def _forwards(arm: dict[str, Any]) -> str:

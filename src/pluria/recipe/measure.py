@@ -80,6 +80,7 @@ def measure(calibration: Outputs, figures: Outputs) -> Measured:
         "scores": scores(pooled, figures.y),
         "scaled": scores(scaled, figures.y),
         "temperature": temperature.value,
+        "temperature_clamped": temperature.clamped,
         "calibration_nll": float(nll(calibration.pooled(), calibration.y).mean()),
         "calibration_nll_scaled": float(nll(temperature(calibration.pooled()), calibration.y).mean()),
         "geometric": scores(mean_logit(figures.logits.to(torch.float64), figures.weights), figures.y),

@@ -6,6 +6,7 @@ Gaussian noise of matched variance · MC dropout where there is dropout · singl
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ from pluria.sample.dropout import KINDS
 SINGLES = ("int2", "int3", "int4", "int5", "int6", "int7", "int8", "bf16")
 """Nearest rounding to these is tried for the best single model within an ensemble's bits."""
 
+LONGEST = 120
+"""Characters of an arm's name in its folder's name; what is longer is cut and hashed."""
+
 FULL = "full precision"
 """Name of the control that everything is held against."""
 
@@ -44,7 +48,10 @@ class Job:
     @property
     def slug(self) -> str:
         """Folder name of its predictions."""
-        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") + f"-seed{self.seed}"
+        words = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+        if len(words) > LONGEST:
+            words = words[:LONGEST] + "-" + hashlib.blake2b(self.name.encode(), digest_size=6).hexdigest()
+        return f"{words}-seed{self.seed}"
 
     def plain(self) -> Job:
         """The same without refresh, which needs inputs and changes neither bits nor noise."""
@@ -178,13 +185,14 @@ def _controls(recipe: Recipe, asked: list[Arm], model: nn.Module) -> Iterator[tu
     if any(arm.refresh for arm in asked):
         yield True, Arm(method="full_precision", members=1, refresh=True), False
     size = max(arm.members for arm in asked)
-    for views in _view_sets(recipe.views, size):
+    for views in _view_sets(recipe.views, asked):
         yield True, Arm(method="full_precision", members=len(views), views=views), False
     rounded = [arm for arm in asked if arm.method == "low_precision"]
     for arm in rounded:
         grid = {k: v for k, v in arm.options.items() if k != "coupling"}
+        drawn_alike = {"members": arm.members, "refresh": arm.refresh, "views": arm.views}
         yield True, Arm(method="nearest", members=1, refresh=arm.refresh, **grid), False
-        yield True, Arm(method="gaussian", members=arm.members, **grid), False
+        yield True, Arm.model_validate({"method": "gaussian", **drawn_alike, **grid}), False
     if has_dropout(model):
         yield True, Arm(method="dropout", members=size), False
     for where in dict.fromkeys(json.dumps(arm.options["where"]) for arm in rounded):
@@ -193,8 +201,9 @@ def _controls(recipe: Recipe, asked: list[Arm], model: nn.Module) -> Iterator[tu
             yield True, Arm.model_validate({"method": "nearest", "members": 1, **options}), True
 
 
-def _view_sets(views: tuple[str, ...], size: int) -> list[tuple[str, ...]]:
-    """The pair (identity, first other view), and as many views as the largest ensemble has members."""
-    names = ("identity", *(view for view in views if view != "identity"))
-    sets = {names[:2], names[:size]} if len(names) > 1 and size > 1 else set()
-    return sorted(sets, key=len)
+def _view_sets(views: tuple[str, ...], asked: list[Arm]) -> list[tuple[str, ...]]:
+    """The pair (identity, first other view), and as many views as each ensemble has members; arms' own views count."""
+    every = [*views, *(view for arm in asked for view in arm.views)]
+    names = tuple(dict.fromkeys(["identity", *every]))
+    sizes = {2, *(arm.members for arm in asked)} if max(arm.members for arm in asked) > 1 else set()
+    return sorted({names[:size] for size in sizes if len(names[:size]) > 1}, key=len)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pluria.cli.options import DryRun, Json, Quiet, mistakes, note, pairs, show, told
+from pluria.cli.look import described
+from pluria.cli.options import DryRun, Json, Progress, Quiet, mistakes, note, pairs, ready, show, told
 from pluria.core.errors import DataError, PluriaError
 
 if TYPE_CHECKING:
-    from pluria.recipe.schema import Network
+    from torch import nn
+
+    from pluria.core.ensemble import Ensemble
+    from pluria.predict import Block
+    from pluria.recipe.schema import Data, Network
     from pluria.store.file import Loaded
+    from pluria.zoo.dataset import Dataset
 
 Arguments = Annotated[list[str], typer.Option("--argument", metavar="KEY=VALUE", help="An argument of the network.")]
 DataArguments = Annotated[list[str], typer.Option("--data-argument", metavar="KEY=VALUE", help="Of the reader.")]
@@ -35,9 +42,7 @@ def sample(
     granularity: Annotated[str, typer.Option(help="channel, tensor, or a group size.")] = "channel",
     where: Annotated[list[str], typer.Option(help="Name patterns of what to round; !pattern leaves out.")] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Seed of the members.")] = 0,
-    packed: Annotated[
-        str | None, typer.Option(help="Store codes: members or planes; the base is then left out.")
-    ] = None,
+    packed: Annotated[str | None, typer.Option(help="Store codes, without the base: members or planes.")] = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -46,27 +51,18 @@ def sample(
 
     Example: pluria sample --model my_package.net:Net --checkpoint net.safetensors --out net.pluria
     """
-    from pluria.recipe.resolve import load_network
-    from pluria.recipe.schema import Network
-    from pluria.sample import low_precision
     from pluria.store.export import packed as pack
     from pluria.store.file import save
 
+    ready(out)
     with mistakes():
-        spec = Network(model=model, arguments=pairs(argument, "--argument"), checkpoint=checkpoint)
-        network, notes = load_network(spec)
-        group = int(granularity) if granularity.isdigit() else granularity
-        ensemble = low_precision(network, format=format, members=members, coupling=coupling, granularity=group,  # type: ignore[arg-type]
-                                 where=where or None, key=seed)  # fmt: skip
+        options = {"format": format, "members": members, "coupling": coupling, "where": where or None, "key": seed}
+        options["granularity"] = int(granularity) if granularity.isdigit() else granularity
+        ensemble, about = _drawn(model, pairs(argument, "--argument"), checkpoint, options, quiet)
         ensemble = ensemble if packed is None else pack(ensemble, form=packed)  # type: ignore[arg-type]
-    for line in notes:
-        note(line, quiet)
     if not dry_run:
-        known = spec.model_dump(mode="json", exclude={"checkpoint", "train"})
-        save(out, {"ensemble": ensemble}, about={"network": known, "pool": "mean_probability"})
+        save(out, {"ensemble": ensemble}, about=about)
     if json:
-        from pluria.cli.look import described
-
         show({"out": str(out), "written": not dry_run, **described(ensemble)})
     else:
         print(f"{'would write' if dry_run else 'wrote'} {out}: {len(ensemble)} members, {format}, {coupling}")
@@ -87,40 +83,23 @@ def predict(
     json: Json = False,
 ) -> None:
     """Run every member on data and store the outputs [K, N, C] with the targets."""
-    import torch
-    from safetensors.torch import save as to_bytes
-
     from pluria.predict import gather
-    from pluria.predict import predict as run_members
     from pluria.recipe.check import check_fits
-    from pluria.recipe.resolve import built, dataset, device_of
-    from pluria.recipe.schema import Data
-    from pluria.store.atomic import replacing
+    from pluria.recipe.resolve import built, dataset
+    from pluria.store.tensors import write_tensors
 
+    ready(out)
     loaded = _loaded(file)
     ensemble, model = _chosen(loaded, name), built(_network(loaded, file, trust))
-    arguments = pairs(data_argument, "--data-argument")
-    with mistakes():
-        if dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"--dtype is float32 or bfloat16; got {dtype!r}")
-        spec = {"reader": data, "arguments": arguments}
-        if data.endswith(".npz"):
-            spec = {"reader": "arrays", "arguments": {"path": data, **arguments}}
-        rows = dataset(Data.model_validate(spec))
-        batches, where = rows.batches(batch), device_of(device)
+    rows = dataset(_data(data, pairs(data_argument, "--data-argument")))
     check_fits(model, rows)
+    blocks, steps = _blocks(model, ensemble, rows, batch=batch, device=device, dtype=dtype)
     if dry_run:
-        return show({"members": len(ensemble), "rows": len(rows), "batches": len(batches), "out": str(out)})
+        return show({"members": len(ensemble), "rows": len(rows), "batches": steps // len(ensemble), "out": str(out)})
     with told(quiet) as progress, mistakes():
-        steps, found = len(ensemble) * len(batches), []
-        blocks = run_members(model, ensemble, batches, class_axis=1, device=where, dtype=getattr(torch, dtype))
-        for done, block in enumerate(blocks, 1):
-            found.append(block)
-            progress("predicting", done, steps)
-    outputs, targets = gather(found)
+        outputs, targets = gather(_counted(blocks, steps, progress))
     held = {"outputs": outputs, "targets": targets, "weights": ensemble.weights}
-    with replacing(out) as handle:
-        handle.write(to_bytes({n: t for n, t in held.items() if t is not None}, {"format": "pluria-predictions"}))
+    write_tensors(out, {n: t for n, t in held.items() if t is not None}, {"format": "pluria-predictions"})
     if json:
         show({"out": str(out), "members": len(ensemble), "rows": len(rows), "shape": list(outputs.shape)})
     else:
@@ -171,10 +150,12 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write members as ordinary checkpoints that plain torch loads, or the ensemble as packed codes."""
-    from pluria.store.export import export_member, export_members
+    from pluria.store.export import SUFFIXES, export_member, export_members
     from pluria.store.export import packed as pack
     from pluria.store.file import save
 
+    if not every or packed is not None:
+        ready(out)
     loaded = _loaded(file)
     ensemble = _chosen(loaded, name)
     with mistakes():
@@ -183,6 +164,10 @@ def export(
             what = f"{len(made)} members as packed {packed}, {made.bits().file / 8e6:.2f} MB"
         else:
             what = f"{len(ensemble)} members" if every else f"member {member}"
+            if not every and member not in ensemble.members:
+                raise ValueError(f"{file} has no member {member}; its members are {list(ensemble.members)}")
+            if not every and out.suffix not in SUFFIXES:
+                raise ValueError(f"{out}: a member is written to one of {', '.join(SUFFIXES)}")
         if dry_run:
             return print(f"would write {out}: {what}")
         if packed is not None:
@@ -194,13 +179,59 @@ def export(
     print(f"wrote {out}: {what}")
 
 
+def _drawn(
+    model: str, arguments: dict[str, Any], checkpoint: str | None, options: dict[str, Any], quiet: bool
+) -> tuple[Ensemble, dict[str, Any]]:
+    """Members of a network with its checkpoint, and what their file says about them."""
+    from pluria.recipe.resolve import load_network
+    from pluria.recipe.schema import Network
+    from pluria.sample import low_precision
+
+    spec = Network(model=model, arguments=arguments, checkpoint=checkpoint)
+    network, notes = load_network(spec)
+    for line in notes:
+        note(line, quiet)
+    known = spec.model_dump(mode="json", exclude={"checkpoint", "train"})
+    return low_precision(network, **options), {"network": known, "pool": "mean_probability"}
+
+
+def _data(data: str, arguments: dict[str, Any]) -> Data:
+    from pluria.recipe.schema import Data
+
+    with mistakes():
+        held = {"path": data, **arguments} if data.endswith(".npz") else arguments
+        return Data.model_validate({"reader": "arrays" if data.endswith(".npz") else data, "arguments": held})
+
+
+def _blocks(
+    model: nn.Module, ensemble: Ensemble, rows: Dataset, *, batch: int, device: str, dtype: str
+) -> tuple[Iterator[Block], int]:
+    """Blocks of outputs, none of them computed yet, and how many there will be."""
+    import torch
+
+    from pluria.predict import predict as run_members
+    from pluria.recipe.resolve import device_of
+
+    with mistakes():
+        if dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"--dtype is float32 or bfloat16; got {dtype!r}")
+        batches, options = rows.batches(batch), {"device": device_of(device), "dtype": getattr(torch, dtype)}
+        return run_members(model, ensemble, batches, class_axis=1, **options), len(ensemble) * len(batches)
+
+
+def _counted(blocks: Iterator[Block], steps: int, progress: Progress) -> Iterator[Block]:
+    for done, block in enumerate(blocks, 1):
+        yield block
+        progress("predicting", done, steps)
+
+
 def _loaded(file: Path) -> Loaded:
     from pluria.store.file import load_all
 
     return load_all(file)
 
 
-def _chosen(loaded: Loaded, name: str | None) -> Any:
+def _chosen(loaded: Loaded, name: str | None) -> Ensemble:
     found = loaded.ensembles
     if name is None and len(found) == 1:
         return next(iter(found.values()))
@@ -217,7 +248,8 @@ def _network(loaded: Loaded, file: Path, trust: bool) -> Network:
         raise DataError(f"{file} does not say which network its members belong to; draw it again with `pluria sample`")
     if ":" in held["model"] and not trust:
         raise PluriaError(f"{file} names the code {held['model']!r}, which would be run; allow it by --trust")
-    return Network(model=held["model"], arguments=held.get("arguments", {}))
+    with mistakes():
+        return Network(model=held["model"], arguments=held.get("arguments", {}))
 
 
 COMMANDS = {"sample": sample, "predict": predict, "score": score, "export": export}

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -46,6 +47,14 @@ def resumable(command: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"interrupted; nothing is lost. To go on: {command}", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def ready(out: Path) -> None:
+    """Whether a file can be written at `out`, found out before any work; PluriaError where a folder is in the way."""
+    if out.is_dir():
+        raise PluriaError(f"{out} is a folder; name a file in it")
+    if not out.absolute().parent.is_dir():
+        raise PluriaError(f"{out}: there is no folder {out.parent}; make it first")
 
 
 @contextmanager

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pluria.cli.options import DryRun, Json, Quiet, note, resumable, show, told
+from pluria.cli.options import DryRun, Json, Quiet, note, ready, resumable, show, told
 
 if TYPE_CHECKING:
     from pluria.recipe.schema import Recipe
 
 Change = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key: data.rows=500.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Forget what an earlier run kept in this folder.")]
+
+FIGURES = {"title", "headline", "warnings", "main", "arms", "equal_bits", "noise", "environment", "rows", "recipe"}
+"""What figures.json has to hold for a report."""
 
 
 def demo(
@@ -60,10 +63,13 @@ def report(
     figures = RunFolder(place).read("figures.json")
     if figures is None:
         raise RecipeError(f"{place} holds no figures.json; `pluria run` writes one")
+    if not isinstance(figures, dict) or FIGURES - set(figures):
+        raise RecipeError(f"{place / 'figures.json'} holds no figures of a run; `pluria run` writes them")
     if markdown:
         from pluria.report.tables import markdown as as_markdown
 
         return print(as_markdown(figures))
+    ready(out or place / "report.html")
     _finish(figures, out or place / "report.html", quiet, json)
 
 

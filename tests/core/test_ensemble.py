@@ -160,6 +160,15 @@ def test_single_is_full_precision_and_keeps_ties() -> None:
     assert not ensemble.params(0)["a"].requires_grad
 
 
+def test_views_of_one_memory_are_tied() -> None:
+    value = torch.arange(2.0)
+    ensemble = single({"a": value.detach(), "b": value.detach(), "part": value[:1]})
+    assert ensemble.families["a"] is ensemble.families["b"]
+    assert ensemble.families["a"] is not ensemble.families["part"]
+    both = stack([{"a": value.detach(), "b": value.detach()}])
+    assert both.families["a"] is both.families["b"]
+
+
 def test_stack_copies_and_ties_only_what_is_tied_everywhere() -> None:
     one, other = torch.ones(2), torch.zeros(2)
     first, second = {"a": one, "b": one}, {"a": other, "b": other}

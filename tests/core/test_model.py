@@ -206,6 +206,8 @@ def test_roles_by_name() -> None:
         "positions": (9, 4),
         "packed.qweight": (4, 4),
     }
+    shapes |= dict.fromkeys(("ln_f.weight", "blocks.0.layernorm.weight", "bn1.weight", "adaln.bn.weight"), (4, 4))
+    shapes |= {"subnet.weight": (4, 4)}
     found = guess_roles({name: torch.zeros(shape) for name, shape in shapes.items()})
     kinds = {name: role.kind for name, role in found.items()}
     assert kinds == {
@@ -221,6 +223,11 @@ def test_roles_by_name() -> None:
         "lm_head.weight": "head",
         "positions": "other",
         "packed.qweight": "linear",
+        "ln_f.weight": "other",
+        "blocks.0.layernorm.weight": "other",
+        "bn1.weight": "other",
+        "adaln.bn.weight": "other",
+        "subnet.weight": "linear",
     }
     assert {role.axis for role in found.values()} == {0}
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pluria.core.errors import CheckpointError, PluriaError
-from pluria.core.params import check_finite, check_fit, check_same, params_of
+from pluria.core.params import check_finite, check_fit, check_same, copied, memory, params_of
 
 
 class Tied(nn.Module):
@@ -31,6 +31,23 @@ def test_params_are_copies_and_keep_ties() -> None:
     with torch.no_grad():
         model.embed.weight.zero_()
     assert torch.equal(params["embed.weight"], before)
+
+
+def test_copies_of_a_plain_state_dict_keep_ties() -> None:
+    state = Tied().state_dict()
+    assert state["embed.weight"] is not state["head.weight"]
+    params = copied(state)
+    assert params["embed.weight"] is params["head.weight"]
+    assert memory(params["embed.weight"]) != memory(state["embed.weight"])
+
+
+def test_memory() -> None:
+    whole = torch.zeros(4, 2)
+    assert memory(whole) == memory(whole.detach())
+    others = (whole[:2], whole.view(2, 4), whole.view(torch.int32), whole.clone())
+    assert len({memory(whole), *map(memory, others)}) == 5
+    for bare in (torch.zeros(0), torch.zeros(2, device="meta")):
+        assert memory(bare) == memory(bare) != memory(bare.detach())
 
 
 def test_what_fits_passes() -> None:
@@ -65,9 +82,19 @@ def test_unknown_names_and_shapes_are_told_apart() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_values_that_are_not_finite_are_named(bad: float, dtype: torch.dtype) -> None:
-    params = {f"p{i}": torch.tensor([0.0, bad], dtype=dtype) for i in range(7)} | zeros("fine")
+    params = {f"p{i}": torch.tensor([1.0, bad], dtype=dtype) for i in range(7)} | zeros("fine")
     with pytest.raises(CheckpointError, match=r"NaN or Inf in it: 7 not finite \(p0, p1, p2, p3, p4 and 2 more\)"):
         check_finite(params, what="it")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_causal_mask_passes(dtype: torch.dtype) -> None:
+    mask = torch.full((3, 3), -float("inf"), dtype=dtype).triu(1)
+    check_finite({"mask": mask})
+    for bad in (float("nan"), float("inf"), 1.0):
+        mask[0, 0] = bad
+        with pytest.raises(CheckpointError, match="1 not finite"):
+            check_finite({"mask": mask})
 
 
 def test_8_bit_floats_can_be_asked() -> None:

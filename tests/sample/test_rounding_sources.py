@@ -1,12 +1,14 @@
 """Low-precision ensembles of models, of params and of other ensembles."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from pluria.core.ensemble import join, single, stack
+from pluria.core.ensemble import Ensemble, join, single, stack
 from pluria.core.errors import CheckpointError
-from pluria.sample import gaussian, low_precision, nearest
+from pluria.sample import gaussian, left_alone, low_precision, nearest
 from sample.networks import ROUNDED, differ, family, params, small
 
 
@@ -32,6 +34,26 @@ def test_training_afterwards_does_not_change_the_ensemble() -> None:
             value.add_(1)
     assert not differ(before, ensemble.params(1))
     assert not differ(before, low_precision(small(), members=2).params(1))
+
+
+def test_params_are_copied() -> None:
+    net = small()
+    ensemble = low_precision(net.state_dict(), members=2)
+    before = ensemble.params(1)
+    with torch.no_grad():
+        net[0].weight.add_(1)
+    assert not differ(before, ensemble.params(1))
+
+
+@pytest.mark.parametrize("source", ["model.pt", Path("model.safetensors"), None, 3])
+def test_another_source_is_refused(source: object) -> None:
+    with pytest.raises(TypeError, match=r"got \w+\. .*`pluria.read_checkpoint\(path\).params`"):
+        low_precision(source)  # type: ignore[arg-type]
+
+
+def test_a_whole_training_state_is_refused() -> None:
+    with pytest.raises(TypeError, match="'epoch' is int. Give the state dict alone"):
+        low_precision({"fc.weight": torch.ones(2, 2), "epoch": 3})  # type: ignore[dict-item]
 
 
 def test_each_base_in_turn() -> None:
@@ -96,6 +118,25 @@ def test_quantised_checkpoints_are_refused(dtype: torch.dtype) -> None:
         low_precision({"fc.weight": torch.ones(4, 4).to(dtype)})
 
 
+WHERE = (["*"], ["*", "!fc.bias"], lambda name, role: True)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool])
+@pytest.mark.parametrize("where", WHERE)
+def test_integers_that_a_pattern_fits_are_passed_over(where: object, dtype: torch.dtype) -> None:
+    values = {"fc.weight": torch.ones(2, 2), "positions": torch.ones(1, 4).to(dtype)}
+    ensemble = low_precision({**values, "fc.bias": torch.ones(2)}, where=where)
+    assert torch.equal(ensemble.params(1)["positions"], values["positions"])
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_codes_that_a_pattern_fits_are_refused(dtype: torch.dtype) -> None:
+    values = {"fc.weight": torch.ones(2, 2), "codes": torch.ones(2, 2).to(dtype)}
+    with pytest.raises(CheckpointError, match="'codes' holds"):
+        low_precision(values, where=["*"])
+    assert "codes" in left_alone(low_precision(values))
+
+
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +145,12 @@ class Tied(nn.Module):
 
 
 def test_tied_tensors_are_rounded_once_under_their_first_name() -> None:
-    ensemble = low_precision(Tied(), members=2)
+    for source in (Tied(), Tied().state_dict()):
+        ensemble = low_precision(source, members=2)
+        check_tied(ensemble)
+
+
+def check_tied(ensemble: Ensemble) -> None:
     assert ensemble.families["embed.weight"] is ensemble.families["head.weight"]
     assert family(ensemble, "head.weight").name == "embed.weight"
     assert ensemble.bits().members == 2 * (15 * 5 + 5 * 32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pluria.core.family import Bits, Family, Joined, Shared, Stacked, check_member, map_tensors
-from pluria.core.params import Params, check_same
+from pluria.core.params import Params, check_same, memory
 from pluria.core.weights import checked_weights
 
 UNIFORM = torch.empty(0, dtype=torch.float64)
@@ -64,11 +64,11 @@ class Ensemble:
 
     def write(self, member: int, params: Params) -> None:
         """Write member number `member` in place into the tensors of `params`; each family is written once."""
-        done: set[object] = set()
+        done: set[Hashable] = set()
         with torch.no_grad():
             for name, family in self.families.items():
                 out = params[name]
-                if (place := _place(out)) not in done:
+                if (place := memory(out)) not in done:
                     done.add(place)
                     family.write(member, out)
 
@@ -114,9 +114,10 @@ class Ensemble:
 
 
 def single(params: Params) -> Ensemble:
-    """An ensemble of one: full precision."""
-    shared: dict[int, Family] = {}
-    return Ensemble({n: shared.setdefault(id(v), Shared(v.detach())) for n, v in params.items()}, (0,))
+    """An ensemble of one: full precision. The tensors are used as they are; tied names stay tied."""
+    shared: dict[Hashable, Family] = {}
+    held = dict(params)
+    return Ensemble({n: shared.setdefault(memory(v), Shared(v.detach())) for n, v in held.items()}, (0,))
 
 
 def stack(several: Sequence[Params]) -> Ensemble:
@@ -124,12 +125,13 @@ def stack(several: Sequence[Params]) -> Ensemble:
     if not several:
         raise ValueError("no checkpoints to stack; give one or more")
     check_same(several)
-    made: dict[tuple[int, ...], Family] = {}
+    held = [dict(params) for params in several]
+    made: dict[Hashable, Family] = {}
     families: dict[str, Family] = {}
-    for name in several[0]:
-        tied = tuple(id(params[name]) for params in several)
+    for name in held[0]:
+        tied = tuple(memory(params[name]) for params in held)
         if tied not in made:
-            made[tied] = Stacked(torch.stack([params[name].detach() for params in several]))
+            made[tied] = Stacked(torch.stack([params[name].detach() for params in held]))
         families[name] = made[tied]
     return Ensemble(families, tuple(range(len(several))))
 
@@ -148,11 +150,6 @@ def join(*ensembles: Ensemble, weights: Tensor | None = None) -> Ensemble:
         parts = tuple(ensemble.families[name] for ensemble in ensembles)
         families[name] = made.setdefault(tuple(map(id, parts)), Joined(parts, ids))
     return Ensemble(families, tuple(range(sum(map(len, ids)))), UNIFORM if weights is None else weights)
-
-
-def _place(out: Tensor) -> object:
-    """Equal for tensors that are one and the same memory; a view of a part of another is not."""
-    return (out.data_ptr(), out.shape, out.stride()) if out.numel() else id(out)
 
 
 def _normalised(weights: Tensor, count: int) -> Tensor:

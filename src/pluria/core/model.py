@@ -12,14 +12,15 @@ A Hugging Face Conv1D keeps its inputs first: output axis 1.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pluria.core.params import Params
+from pluria.core.params import Params, memory
 from pluria.numbers.grid import Layout, layout
 
 Kind = Literal["linear", "conv", "embedding", "head", "norm", "other"]
@@ -41,6 +42,8 @@ class Role:
 
 
 OTHER = Role("other")
+NORM_WORDS = frozenset({"ln", "bn"})
+"""Whole words of a name that speak of a norm: `bn1`, `ln_f`, but not `subnet`."""
 
 
 def roles(model: nn.Module) -> dict[str, Role]:
@@ -59,15 +62,15 @@ def guess_roles(params: Params) -> dict[str, Role]:
     """Roles from names and shapes alone, for a checkpoint without its model: output axis 0 everywhere.
 
     Matrices whose name speaks of an embedding are embeddings; `lm_head` is a head; other tensors named `weight` with
-    two axes are linear, with more are conv. Give the model, or roles, where an output axis is not the first.
+    two axes are linear, with more are conv. Names that speak of a norm (`norm`, `ln`, `bn`) are left alone. Give the model, or roles, where an output axis is not the first.
     """
     return {name: _guess(name, value) for name, value in params.items()}
 
 
 def ties(model: nn.Module) -> dict[str, str]:
     """Each name of the state dict to the first name of the same tensor; a name that is not tied maps to itself."""
-    first: dict[int, str] = {}
-    return {name: first.setdefault(id(value), name) for name, value in model.state_dict(keep_vars=True).items()}
+    first: dict[Hashable, str] = {}
+    return {name: first.setdefault(memory(value), name) for name, value in model.state_dict(keep_vars=True).items()}
 
 
 def working_copy(
@@ -125,6 +128,8 @@ def _untied_head(model: nn.Module) -> set[int]:
 def _guess(name: str, value: Tensor) -> Role:
     own = name.rsplit(".", 1)[-1]
     if value.ndim < 2 or not (own.startswith("weight") or own.endswith("weight")):
+        return OTHER
+    if "norm" in name.lower() or NORM_WORDS & set(re.split(r"[^a-z]+", name.lower())):
         return OTHER
     if "emb" in name or "wte" in name or "wpe" in name:
         return Role("embedding")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +10,34 @@ from torch import Tensor, nn
 from pluria.core.errors import CheckpointError
 
 Params = Mapping[str, Tensor]
-"""Names to tensors, as in a state dict: parameters and buffers. Tied names hold the same tensor object."""
+"""Names to tensors, as in a state dict: parameters and buffers. Tied names hold the same memory."""
 
 SHOWN = 5
 
 
 def params_of(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the model's state dict, detached; tied names share one tensor, non-persistent buffers are left out."""
-    copies: dict[int, Tensor] = {}
-    state = model.state_dict(keep_vars=True)
-    return {name: copies.setdefault(id(value), value.detach().clone()) for name, value in state.items()}
+    return copied(model.state_dict(keep_vars=True))
+
+
+def copied(params: Params) -> dict[str, Tensor]:
+    """Copies of named tensors, detached; names that share their memory share one copy."""
+    held, copies = dict(params), dict[Hashable, Tensor]()
+    for value in held.values():
+        if memory(value) not in copies:
+            copies[memory(value)] = value.detach().clone()
+    return {name: copies[memory(value)] for name, value in held.items()}
+
+
+def memory(value: Tensor) -> Hashable:
+    """Equal for tensors that are one and the same memory; a view of a part of another is not.
+
+    A plain state dict has a new tensor object for each name, so objects do not tell which names are tied. A tensor
+    without memory of its own (empty, or on `meta`) is equal to itself alone. Only for tensors that are kept alive.
+    """
+    if value.is_meta or not value.numel():
+        return id(value)
+    return value.data_ptr(), value.shape, value.stride(), value.dtype, value.device
 
 
 def check_fit(params: Params, wanted: Params, *, what: str = "the checkpoint") -> None:
@@ -43,7 +61,10 @@ def check_fit(params: Params, wanted: Params, *, what: str = "the checkpoint") -
 
 
 def check_finite(params: Params, *, what: str = "the checkpoint") -> None:
-    """Raise CheckpointError naming the first tensors that hold NaN or Inf."""
+    """Raise CheckpointError naming the first tensors that hold NaN or Inf.
+
+    A tensor of zeros and -Inf alone passes: it is a mask for attention.
+    """
     bad = [name for name, value in params.items() if value.is_floating_point() and not _finite(value)]
     if bad:
         raise CheckpointError(
@@ -61,7 +82,8 @@ def check_same(several: Iterable[Params]) -> None:
 
 def _finite(value: Tensor) -> bool:
     # 8-bit floats cannot be asked by themselves.
-    return bool(torch.isfinite(value.to(torch.float32) if value.element_size() == 1 else value).all())
+    value = value.to(torch.float32) if value.element_size() == 1 else value
+    return bool(torch.isfinite(value).all()) or bool(((value == 0) | torch.isneginf(value)).all())
 
 
 def _listed(names: list[str], what: str) -> str:

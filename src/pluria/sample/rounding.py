@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pluria.core.ensemble import Ensemble, single
 from pluria.core.errors import CheckpointError
 from pluria.core.family import Family, Joined, Shared
 from pluria.core.model import OTHER, ROUNDED, Role, guess_roles
 from pluria.core.model import roles as roles_of
-from pluria.core.params import Params, check_finite, params_of
+from pluria.core.params import Params, check_finite, copied, params_of
 from pluria.core.rounded import Rounded
 from pluria.numbers.coupling import COUPLINGS, Coupling
 from pluria.numbers.format import Format, number_format
@@ -43,17 +43,18 @@ def low_precision(
 ) -> Ensemble:
     """Members of `source` by stochastic rounding; the first k members do not change as `members` grows.
 
-    source       a model (copied), its params (used as they are), or an ensemble: then `members` in all, its members
-                 rounded in turn, each draw with the mixing weight of its base
+    source       a model or its params (both copied, tied names stay tied), or an ensemble: then `members` in all, its
+                 members rounded in turn, each draw with the mixing weight of its base
     format       a number system ("int2".."int8", "int4-asymmetric", "fp8-e4m3", "fp4-e2m1", "nf4", "bf16", ...), or a
                  mapping from name patterns to number systems, the first that matches (others stay in full precision)
     coupling     "stratified", "antithetic" or "independent" (the paper's)
     granularity  one scale per "channel" or "tensor", or per group of that many inputs
     where        name patterns ("features.*", "!*.head.weight" leaves out), or a function of name and role; by default
-                 tensors with two or more axes of linear, conv and embedding layers
+                 tensors with two or more axes of linear, conv and embedding layers; integers are passed over
     roles        what each tensor is for; read from the model, or guessed from names and shapes
 
-    Raises ValueError for a bad option, CheckpointError for NaN, Inf or a checkpoint that is quantised already.
+    Raises ValueError for a bad option, TypeError for another source (a path), CheckpointError for NaN, Inf or a
+    checkpoint that is quantised already.
     """
     if coupling not in COUPLINGS:
         raise ValueError(f"a coupling is one of {', '.join(COUPLINGS)}; got {coupling!r}")
@@ -92,8 +93,8 @@ def _rounded(
     made: dict[int, Family] = {}
     for name, family in base.families.items():
         role, system = found.get(name, OTHER), _format_of(format, name)
-        if id(family) not in made and system is not None and _selected(where, name, role, family.shape):
-            _refuse_quantised(name, family)
+        wanted = id(family) not in made and system is not None and _selected(where, name, role, family.shape)
+        if wanted and system is not None and _is_weight(name, role, family.dtype):
             place = role.layout(family.shape)
             made[id(family)] = Rounded(family, name, system, granularity, place, key, coupling, base.members)
     if not made:
@@ -112,9 +113,20 @@ def _base(source: Source) -> tuple[Ensemble, Mapping[str, Role]]:
         for member in source.members:
             check_finite(source.params(member), what=f"member {member} of the ensemble")
         return source, guess_roles(source.outline())
-    params = params_of(source) if isinstance(source, nn.Module) else source
+    # Copied, for the grids are fitted now: training on would move the weights from under them.
+    params = params_of(source) if isinstance(source, nn.Module) else copied(_checked(source))
     check_finite(params)
     return single(params), roles_of(source) if isinstance(source, nn.Module) else guess_roles(params)
+
+
+def _checked(source: object) -> Params:
+    if not isinstance(source, Mapping):
+        advice = "A checkpoint's file is read by `pluria.read_checkpoint(path).params`"
+        raise TypeError(f"a source is a model, its params or an ensemble; got {type(source).__name__}. {advice}")
+    for name, value in source.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"params are tensors by name; {name!r} is {type(value).__name__}. Give the state dict alone")
+    return source
 
 
 def _in_turn(family: Family, bases: tuple[int, ...], members: int) -> Family:
@@ -173,9 +185,12 @@ def _refuse_unmatched(names: Iterable[str], where: Where, format: Formats, given
             raise ValueError(f"{pattern!r} fits no tensor of the network; there are {', '.join(known[:5])}, ...")
 
 
-def _refuse_quantised(name: str, family: Family) -> None:
-    if not family.dtype.is_floating_point or family.dtype.itemsize == 1:
+def _is_weight(name: str, role: Role, dtype: torch.dtype) -> bool:
+    """Whether a selected tensor is one to round: integers that a pattern happens to fit (positions, masks) are not."""
+    packed = dtype in (torch.int8, torch.uint8) or (dtype.is_floating_point and dtype.itemsize == 1)
+    if packed or (role.kind in ROUNDED and not dtype.is_floating_point):
         raise CheckpointError(
-            f"tensor {name!r} holds {family.dtype}: this checkpoint is quantised already, and rounding it again would "
+            f"tensor {name!r} holds {dtype}: this checkpoint is quantised already, and rounding it again would "
             "not be unbiased. Give the checkpoint in float32, bfloat16 or float16 that it was made from"
         )
+    return dtype.is_floating_point

@@ -83,7 +83,7 @@ TRAIN: dict[str, Any] = {"network": {"model": "small_cnn", "arguments": ARGUMENT
 def test_arms_that_cannot_be_drawn_are_met_before_training(
     task: Path, changes: dict[str, Any], kind: type[PluriaError], said: str
 ) -> None:
-    held = {**TRAIN, "training": {"reader": "arrays", "arguments": {"path": str(task / "data.npz")}}, **changes}
+    held = {**TRAIN, "training": {"reader": "arrays", "arguments": {"path": str(task / "train.npz")}}, **changes}
     told: list[str] = []
     with pytest.raises(kind) as caught:
         run(recipe(task, **held), task / "out", progress=lambda what, done, total: told.append(what))
@@ -101,11 +101,11 @@ def test_rows_to_train_on_are_checked_too(task: Path) -> None:
 
 def test_views_are_of_images(tmp_path: Path) -> None:
     spec: dict[str, Any] = {"model": "mlp", "arguments": {"inputs": 5, "classes": 2, "hidden": []}}
-    np.savez(tmp_path / "data.npz", x=np.zeros((8, 5), "float32"), y=np.arange(8) % 2)
+    np.savez(tmp_path / "data.npz", x=np.arange(40.0, dtype="float32").reshape(8, 5), y=np.arange(8) % 2)
     data = {"reader": "arrays", "arguments": {"path": str(tmp_path / "data.npz")}}
     held = {
         "network": {**spec, "train": {"epochs": 1}},
-        "training": {**data, "rows": 6},
+        "training": {**data, "rows": 3},
         "arms": [{"method": "low_precision"}],
     }
     prepare(recipe(tmp_path, **held), train=False)
@@ -114,7 +114,7 @@ def test_views_are_of_images(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_does_not_train(task: Path) -> None:
-    held = {**TRAIN, "training": {"reader": "arrays", "arguments": {"path": str(task / "data.npz")}}}
+    held = {**TRAIN, "training": {"reader": "arrays", "arguments": {"path": str(task / "train.npz")}}}
     told: list[str] = []
     prepare(recipe(task, **held), lambda what, done, total: told.append(what), train=False)
     assert told == []
@@ -127,3 +127,12 @@ def test_a_checkpoint_of_other_shapes_is_met_before_any_work(task: Path) -> None
     with pytest.raises(PluriaError, match="does not fit the network"):
         run(recipe(task), task / "out")
     assert not (task / "out").exists()
+
+
+def test_rows_that_something_was_fitted_on_give_no_figures(task: Path) -> None:
+    data = {"reader": "arrays", "arguments": {"path": str(task / "data.npz")}}
+    with pytest.raises(DataError, match="20 of the 20 rows of data .figures half. are also in data"):
+        prepare(recipe(task, **TRAIN, training=data))
+    part = {**data, "rows": 30}
+    with pytest.raises(DataError, match="30 of the 40 rows of data are also in data"):
+        prepare(recipe(task, calibration=part))

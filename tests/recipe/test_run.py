@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import pluria
 from core.laws import same_bits
@@ -102,7 +103,7 @@ def test_the_folder_holds_all_there_is_to_know(done: Path) -> None:
     }
     state = json.loads((out / "run.json").read_text())
     assert Recipe.model_validate(state["recipe"]) == asked(done)
-    assert set(state["pinned"]) == {"threads", "torch", "network", "rows"}
+    assert set(state["pinned"]) == {"code", "device", "network", "processor", "rows", "threads", "torch"}
     found = figures_of(out)
     assert found["command"] == "pluria run x"
     assert found["rows"]["calibration"] == found["rows"]["figures"] == 20
@@ -169,7 +170,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(done: Path, tmp_path: Path,
 
 def test_an_interrupted_training_run_goes_on_to_the_same_bits(task: Path) -> None:
     network = {"model": "small_cnn", "arguments": ARGUMENTS, "train": {"epochs": 2, "batch": 8}}
-    training = {"reader": "arrays", "arguments": {"path": str(task / "data.npz")}}
+    training = {"reader": "arrays", "arguments": {"path": str(task / "train.npz")}}
     spec = asked(task, network=network, training=training, arms=ARMS[:1])
     whole = run(spec, task / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -219,11 +220,11 @@ def test_other_inputs_under_the_same_names_are_noticed(task: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(spec, task / "out", progress=Stop(1))
     write_data(task / "data.npz", seed=1)
-    with pytest.raises(RecipeError, match=r"holds another run \(different: rows\)"):
+    with pytest.raises(RecipeError, match=r"holds another run \(different: code, rows\)"):
         run(spec, task / "out")
     write_data(task / "data.npz", seed=0)
     write_network(task / "net.safetensors", seed=9)
-    with pytest.raises(RecipeError, match=r"holds another run \(different: network\)"):
+    with pytest.raises(RecipeError, match=r"holds another run \(different: code, network\)"):
         run(spec, task / "out")
 
 
@@ -314,3 +315,16 @@ def test_a_killed_run_goes_on_to_the_same_bits(task: Path) -> None:
     resumed, whole = run(asked(task), task / "part"), run(asked(task), task / "whole")
     assert kept(task / "part") == kept(task / "whole")
     assert without_times(resumed) == without_times(whole)
+
+
+def test_a_network_whose_code_has_changed_is_noticed(task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (task / "own.py").write_text("from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self):\n"
+                                 "        super().__init__(nn.Flatten(), nn.Linear(16, 3))\n")  # fmt: skip
+    monkeypatch.chdir(task)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    save_file(net.state_dict(), task / "own.safetensors")
+    spec = asked(task, network={"model": "own:Net", "checkpoint": "own.safetensors"}, arms=ARMS[:1])
+    run(spec, task / "out")
+    monkeypatch.setattr(sys.modules["own"].Net, "forward", lambda self, x: 2 * self[1](self[0](x)))
+    with pytest.raises(RecipeError, match=r"another run \(different: code\)"):
+        run(spec, task / "out")

@@ -51,9 +51,10 @@ def plain(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def write_all(folder: Path) -> Path:
-    """The checkpoint and the rows that `plain` names."""
+    """The checkpoint and the rows that `plain` names, and other rows to train on."""
     write_network(folder / "net.safetensors")
     write_data(folder / "data.npz")
+    write_data(folder / "train.npz", seed=1)
     return folder
 
 

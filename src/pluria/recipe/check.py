@@ -35,8 +35,8 @@ def check_fits(model: nn.Module, rows: Dataset, *, class_axis: int = 1) -> Tenso
         with torch.inference_mode():
             outputs = logits(working_copy(model, dtype=torch.float32)(x))
             outputs = outputs.movedim(class_axis, 1) if outputs.ndim > 2 else outputs
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        line = str(error).strip().splitlines()[0]
+    except Exception as error:  # the network's own code, which may raise anything
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"the network does not take inputs of shape {_shape(x)}, {x.dtype}: {line}") from None
     if outputs.ndim < 2 or (len(outputs), *outputs.shape[2:]) != y.shape:
         raise DataError(
@@ -47,6 +47,22 @@ def check_fits(model: nn.Module, rows: Dataset, *, class_axis: int = 1) -> Tenso
         wrong = f"targets of {rows.name} go up to {int(rows.targets.max())}"
         raise DataError(f"{wrong}, and the network numbers {outputs.shape[1]} classes from 0")
     return outputs
+
+
+def check_apart(fitted: Dataset, figures: Dataset) -> None:
+    """Raise DataError where most of the figure rows are among those that something was fitted on.
+
+    A few rows that stand twice in a data set are let pass.
+    """
+    if fitted.inputs.shape[1:] != figures.inputs.shape[1:]:
+        return
+    seen = set(map(_bytes, fitted.inputs))
+    twice = sum(_bytes(row) in seen for row in figures.inputs)
+    if twice > len(figures) / 2:
+        raise DataError(
+            f"{twice} of the {len(figures)} rows of {figures.name} are also in {fitted.name}: figures come from rows "
+            "that nothing was fitted on. Give other rows, or leave `calibration` out"
+        )
 
 
 def check_views(jobs: Iterable[Job], rows: Dataset) -> None:
@@ -61,6 +77,10 @@ def check_draws(jobs: Iterable[Job], model: nn.Module) -> None:
     """Raise RecipeError where an arm cannot be drawn: no such number system, groups that do not divide."""
     for job in {job.name: job for job in jobs}.values():
         draw(job.plain(), model, [], [0])
+
+
+def _bytes(row: Tensor) -> bytes:
+    return row.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _shape(tensor: Tensor) -> list[int]:

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class RunFolder:
     def refuse_other(self, state: dict[str, dict[str, Any]]) -> None:
         """Raise RecipeError where the folder holds a run that differs in one of the parts of `state`."""
         held = self.read("run.json")
+        if not isinstance(held, dict | None):
+            raise RecipeError(f"{self.path / 'run.json'} is not of a run. Give another folder, or --restart")
         if held is None and next(self.path.glob(KEPT), None) is not None:
             raise RecipeError(f"{self.path} holds predictions of an unknown run. Give another folder, or --restart")
         changed = [] if held is None else [k for part in state for k in _changed(held.get(part, {}), state[part])]
@@ -121,13 +123,20 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: _version(name) for name in packages},
     }
 
 
-def digest(tensors: list[Tensor]) -> str:
-    """A short hash of the contents of some tensors."""
-    state = hashlib.blake2b(digest_size=8)
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def digest(tensors: list[Tensor], *words: str) -> str:
+    """A short hash of the contents of some tensors, and of some words."""
+    state = hashlib.blake2b(repr(words).encode(), digest_size=8)
     for tensor in tensors:
         state.update(str((tensor.dtype, tuple(tensor.shape))).encode())
         state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pluria.core.errors import CheckpointError, DataError, RecipeError
+from pluria.core.errors import CheckpointError, DataError, PluriaError, RecipeError
 from pluria.core.params import check_finite, check_fit
 from pluria.recipe.huggingface import network_in
 from pluria.recipe.schema import Data, Network, Recipe, Training, nearest_name
@@ -132,7 +132,7 @@ def _call(builder: Callable[..., Any], spec: Network) -> nn.Module:
     try:
         inspect.signature(builder).bind(**spec.arguments)
         model = builder(**spec.arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # the user's own code, which may raise anything
         raise RecipeError(f"network {spec.model!r} with arguments {spec.arguments}: {error}") from None
     if not isinstance(model, nn.Module):
         raise RecipeError(f"{spec.model!r} gives {type(model).__name__}, not a torch.nn.Module")
@@ -149,7 +149,9 @@ def dataset(spec: Data) -> Dataset:
     own = spec.reader not in READERS
     try:
         found = imported(spec.reader)(**spec.arguments) if own else read(spec.reader, **spec.arguments)
-    except (ValueError, TypeError) as error:
+    except (PluriaError, OSError):
+        raise
+    except Exception as error:  # the user's own code, which may raise anything
         raise DataError(f"reader {spec.reader!r}: {error}" if own else str(error)) from None
     if not isinstance(found, Dataset):
         raise RecipeError(f"reader {spec.reader!r} gives {type(found).__name__}, not a pluria Dataset")

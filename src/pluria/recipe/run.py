@@ -18,15 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from pluria.core.errors import DataError
+from pluria.core.model import working_copy
 from pluria.core.params import params_of
-from pluria.predict import first, predict
-from pluria.recipe.check import check_draws, check_outputs, check_views
+from pluria.predict import first, logits, predict
+from pluria.predict.batches import call
+from pluria.recipe.check import check_apart, check_draws, check_outputs, check_views
 from pluria.recipe.figures import figures
 from pluria.recipe.folder import RunFolder, digest
 from pluria.recipe.plan import Job, draw, jobs
 from pluria.recipe.resolve import Rows, data_rows, device_of, load_network, trained, training_rows
 from pluria.recipe.schema import Recipe
 from pluria.store.file import save
+from pluria.zoo.dataset import Dataset
 from pluria.zoo.views import view
 
 PARTS = ("calibration", "figures")
@@ -59,6 +62,9 @@ def prepare(recipe: Recipe, progress: Progress = quiet, *, train: bool = True) -
     device_of(recipe.device)
     rows, training = data_rows(recipe), training_rows(recipe)
     model, notes = load_network(recipe.network)
+    check_apart(rows.calibration, rows.figures)
+    if training is not None:
+        check_apart(training, rows.figures)
     for part in (rows.calibration, rows.figures, training):
         if part is not None:
             check_outputs(model, part, class_axis=recipe.class_axis)
@@ -156,25 +162,42 @@ def _check(outputs: Tensor, name: str) -> None:
 
 
 def _pinned(prepared: Prepared) -> dict[str, Any]:
-    """What the bits of the predictions depend on besides the recipe."""
-    parts = [prepared.rows.calibration, prepared.rows.figures]
+    """What the bits of the predictions depend on besides the recipe: machine, versions, tensors, rows, and code.
+
+    The network's code is pinned by its outputs on two rows.
+    """
+    parts, tensors = (prepared.rows.calibration, prepared.rows.figures), params_of(prepared.model)
+    x = first(next(iter(parts[1].batches(2))))[0]
+    with torch.inference_mode():
+        outputs = logits(call(working_copy(prepared.model), x))
     return {
+        "device": str(device_of(prepared.recipe.device)),
+        "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "network": digest(list(params_of(prepared.model).values())),
-        "rows": digest([tensor for part in parts for tensor in (part.inputs, part.targets)]),
+        "network": digest(list(tensors.values()), *tensors),
+        "code": digest([outputs]),
+        "rows": digest([t for part in parts for t in (part.inputs, part.targets)], *map(_scaling, parts)),
     }
 
 
+def _scaling(rows: Dataset) -> str:
+    return repr((rows.scale, rows.mean, rows.std))
+
+
 def _store(prepared: Prepared, out: Path) -> None:
-    """The drawn ensembles of the first seed as one file."""
-    first = prepared.recipe.seeds[0]
-    kept = {}
-    for job in prepared.jobs:
-        if job.seed == first and not job.control:
-            kept[job.name] = draw(job, prepared.model, unlabelled(prepared), list(range(job.arm.members)))[1]
-    spec = prepared.recipe.network.model_dump(mode="json", exclude_none=True)
-    data = prepared.rows.figures
-    about = {"network": spec, "pool": "mean_probability", "classes": list(data.classes),
-             "inputs": {"mean": list(data.mean), "std": list(data.std)}}  # fmt: skip
-    save(out / "ensemble.pluria", kept, about=about)
+    """The drawn ensembles of the first seed as one file; MC dropout has a network of its own and is left out."""
+    recipe, data = prepared.recipe, prepared.rows.figures
+    arms = [job for job in prepared.jobs if job.seed == recipe.seeds[0] and not job.control]
+    kept = [job for job in arms if job.arm.method != "dropout"]
+    if not kept:
+        return
+    drawn = {job.name: draw(job, prepared.model, unlabelled(prepared), list(range(job.arm.members)))[1] for job in kept}
+    about = {
+        "network": recipe.network.model_dump(mode="json", include={"model", "arguments"}),
+        "pool": "mean_probability",
+        "classes": list(data.classes),
+        "inputs": {"mean": list(data.mean), "std": list(data.std)},
+        "views": {job.name: list(job.arm.views) for job in kept},
+    }
+    save(out / "ensemble.pluria", drawn, about=about)

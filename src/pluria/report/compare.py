@@ -5,8 +5,6 @@ model, calibration batches, figure batches -> table and report
 
 from __future__ import annotations
 
-import shlex
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,13 +104,17 @@ def compare(
         "seeds": list(seeds),
         "class_axis": class_axis,
     }
+    if calibration is figure:
+        raise DataError(
+            "calibration and figure batches are the same: figures come from rows that nothing was fitted on"
+        )
     recipe = make_recipe(plan, "the arms")
     rows = _rows(model, calibration, figure, classes, class_axis)
     prepared = Prepared(recipe, model, rows, jobs(recipe, model), [])
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
         predict_all(prepared, folder, progress)
-        found = figures(recipe, model, rows, prepared.jobs, folder, shlex.join(sys.argv), [])
+        found = figures(recipe, model, rows, prepared.jobs, folder, "", [])
     return Comparison(found)
 
 

@@ -29,7 +29,9 @@ bench: $(VENV)/.dev
 # torch comes first and pinned: a CPU build, from the configured index, else from PyTorch's own. Other systems than
 # Linux have CPU builds under the plain version.
 $(VENV)/.torch: constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Pluria needs Python 3.11 or newer; $(PYTHON) is older. Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet --upgrade "pip>=25.1"
 	@if [ "$$(uname)" = Linux ]; then \
 	  $(PIP) install --quiet "torch==$(TORCH)+cpu" 2>/dev/null || \

@@ -91,9 +91,14 @@ def predict(
     ready(out)
     loaded = _loaded(file)
     ensemble, model = _chosen(loaded, name), built(_network(loaded, file, trust))
-    rows = dataset(_data(data, pairs(data_argument, "--data-argument")))
+    given = pairs(data_argument, "--data-argument")
+    scaled = _scaling(loaded, data, given)
+    if scaled:
+        note(f"inputs are scaled as {file} says: {scaled}", quiet)
+    rows = dataset(_data(data, {**scaled, **given}))
     check_fits(model, rows)
-    blocks, steps = _blocks(model, ensemble, rows, batch=batch, device=device, dtype=dtype)
+    views = _views(loaded, name)
+    blocks, steps = _blocks(model, ensemble, rows, views=views, batch=batch, device=device, dtype=dtype)
     if dry_run:
         return show({"members": len(ensemble), "rows": len(rows), "batches": steps // len(ensemble), "out": str(out)})
     with told(quiet) as progress, mistakes():
@@ -125,7 +130,7 @@ def score(
         table.add_row(
             key, f"{found['scores'][key]:.4f}", f"{found['scaled'][key]:.4f}", "" if member is None else f"{member:.4f}"
         )
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     diversity, rows = found["diversity"], found["rows"]
     console.print(
@@ -204,25 +209,43 @@ def _data(data: str, arguments: dict[str, Any]) -> Data:
 
 
 def _blocks(
-    model: nn.Module, ensemble: Ensemble, rows: Dataset, *, batch: int, device: str, dtype: str
+    model: nn.Module, ensemble: Ensemble, rows: Dataset, *, views: list[str], batch: int, device: str, dtype: str
 ) -> tuple[Iterator[Block], int]:
     """Blocks of outputs, none of them computed yet, and how many there will be."""
     import torch
 
     from pluria.predict import predict as run_members
     from pluria.recipe.resolve import device_of
+    from pluria.zoo.views import view
 
     with mistakes():
         if dtype not in ("float32", "bfloat16"):
             raise ValueError(f"--dtype is float32 or bfloat16; got {dtype!r}")
         batches, options = rows.batches(batch), {"device": device_of(device), "dtype": getattr(torch, dtype)}
-        return run_members(model, ensemble, batches, class_axis=1, **options), len(ensemble) * len(batches)
+        seen = [view(name) for name in views]
+        return run_members(model, ensemble, batches, class_axis=1, views=seen, **options), len(ensemble) * len(batches)
 
 
 def _counted(blocks: Iterator[Block], steps: int, progress: Progress) -> Iterator[Block]:
     for done, block in enumerate(blocks, 1):
         yield block
         progress("predicting", done, steps)
+
+
+def _scaling(loaded: Loaded, data: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Mean and std of the inputs as the file has them, unless they are given or the data are a reader of one's own."""
+    held = loaded.about.get("inputs")
+    if not isinstance(held, dict) or ":" in data or {"mean", "std"} & set(given):
+        return {}
+    return {key: held[key] for key in ("mean", "std") if isinstance(held.get(key), list)}
+
+
+def _views(loaded: Loaded, name: str | None) -> list[str]:
+    """The views that the members see, as the file has them."""
+    every = loaded.about.get("views")
+    known = name if name is not None else next(iter(loaded.ensembles))
+    held = every.get(known) if isinstance(every, dict) else None
+    return [str(view) for view in held] if isinstance(held, list) and held else ["identity"]
 
 
 def _loaded(file: Path) -> Loaded:
@@ -249,6 +272,7 @@ def _network(loaded: Loaded, file: Path, trust: bool) -> Network:
     if ":" in held["model"] and not trust:
         raise PluriaError(f"{file} names the code {held['model']!r}, which would be run; allow it by --trust")
     with mistakes():
+        with mistakes():
         return Network(model=held["model"], arguments=held.get("arguments", {}))
 
 

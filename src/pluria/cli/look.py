@@ -24,7 +24,7 @@ def inspect(
     found = _contents(file)
     if json:
         return show(found)
-    console = Console()
+    console = Console(markup=False)
     for name, part in found["ensembles"].items():
         bits = {name: f"{count / 8e6:.3f} MB" for name, count in part["bits"].items()}
         lines = (
@@ -61,7 +61,7 @@ def methods(json: Json = False) -> None:
     table = Table("verb", "method", "what it does", "needs", "options in a recipe")
     for row in CATALOGUE:
         table.add_row(row.verb, row.name, row.summary, row.needs, ", ".join(row.options()))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def doctor(json: Json = False) -> None:

@@ -29,7 +29,7 @@ def demo(
 ) -> None:
     """Train a small CNN on handwritten digits, draw low-precision ensembles, and compare them with every control."""
     recipe = files("pluria.recipe") / "recipes" / "demo.yaml"
-    _run(Path(str(recipe)), [], out, restart=False, dry_run=False, quiet=quiet, json=json)
+    _run(Path(str(recipe)), [], out, restart=True, dry_run=False, quiet=quiet, json=json)
 
 
 def run(
@@ -87,7 +87,7 @@ def _run(path: Path, change: list[str], out: Path, *, restart: bool, dry_run: bo
             forwards = sum(job.arm.members for job in prepared.jobs)
             plan = {"arms": names, "forwards": forwards, "out": str(out), "rows": sizes}
         else:
-            with resumable(command):
+            with resumable(command.replace(" --restart", "")):
                 figures = run_recipe(recipe, out, restart=restart, progress=progress, command=command)
     if dry_run:
         show(plan)
@@ -113,6 +113,10 @@ def _finish(figures: dict[str, Any], place: Path, quiet: bool, json: bool) -> No
     from pluria.report.html import write_report
 
     write_report(figures, place)
+    for line in figures["notes"]:
+        note(line, quiet)
+    for line in figures["warnings"]:
+        note(f"warning: {line}", False)
     if json:
         show(figures)
     else:
@@ -120,11 +124,10 @@ def _finish(figures: dict[str, Any], place: Path, quiet: bool, json: bool) -> No
 
         from pluria.report.tables import table
 
-        console = Console()
+        # Names are the user's own: a bracket in one of them is no markup.
+        console = Console(markup=False)
         console.print(table(figures))
         console.print(figures["headline"], highlight=False, soft_wrap=True)
-        for line in figures["warnings"]:
-            note(f"warning: {line}", quiet)
         console.print(f"report: {place}", highlight=False, soft_wrap=True)
 
 

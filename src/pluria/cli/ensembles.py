@@ -272,7 +272,6 @@ def _network(loaded: Loaded, file: Path, trust: bool) -> Network:
     if ":" in held["model"] and not trust:
         raise PluriaError(f"{file} names the code {held['model']!r}, which would be run; allow it by --trust")
     with mistakes():
-        with mistakes():
         return Network(model=held["model"], arguments=held.get("arguments", {}))
 
 

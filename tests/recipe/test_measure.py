@@ -179,7 +179,11 @@ def test_dense_outputs_are_scored_place_by_place() -> None:
     assert flat.logits.shape == (K, 15, C)
     kept = Outputs(logits(30)[:, ::2], labels(15))
     assert torch.equal(flat.logits, kept.logits)
-    assert measure(CALIBRATION, flat).figures == measure(CALIBRATION, kept).figures
+    found, wanted = (measure(CALIBRATION, one).figures for one in (flat, kept))
+    # Intervals are over pictures here and over places there.
+    assert {k: v for k, v in found.items() if k != "curve"} == {k: v for k, v in wanted.items() if k != "curve"}
+    for one, other in zip(found["curve"], wanted["curve"], strict=True):
+        assert one["nll"] == pytest.approx(other["nll"], abs=1e-12)
 
 
 def test_a_single_member_has_no_diversity() -> None:
@@ -195,3 +199,13 @@ def test_confidence_that_finds_every_error_has_auroc_one_and_the_least_aurc():
     assert found["error"] == 0.25
     assert found["error_auroc"] == 1.0
     assert found["aurc"] < scores(log_probs, torch.tensor([1, 0, 1, 0]))["aurc"]
+
+
+def test_places_of_one_picture_are_one_example_of_an_interval():
+    y = torch.tensor([[0, 1, -100], [1, 1, 0]])
+    outputs = Outputs.of(torch.zeros(1, 2, 3, 2), y)
+    values = torch.tensor([1.0, 3.0, 5.0, 6.0, 7.0])
+    found = outputs.by_example(values)
+    assert found.tolist() == [4 * 2 / 5, 18 * 2 / 5]
+    assert float(found.mean()) == pytest.approx(float(values.mean()))
+    assert Outputs.of(torch.zeros(1, 2, 2), torch.tensor([0, 1])).by_example(values) is values

@@ -65,7 +65,7 @@ def methods(json: Json = False) -> None:
 
 
 def doctor(json: Json = False) -> None:
-    """Say whether this machine is ready: versions, accelerator, the compiled kernel, memory and disk."""
+    """Say whether this machine is ready: versions, accelerator, the compiled kernel and disk."""
     import shutil
 
     import torch

@@ -39,22 +39,35 @@ from pluria.score import (
 )
 
 PROPER = (NLL, ERROR, BRIER, ECE)
-BINS = 15
+BINS, IGNORED = 15, -100
 DIVERSITY = (MEMBER_NLL, GEOMETRIC_NLL, AMBIGUITY, DISAGREEMENT, MUTUAL_INFORMATION, MEMBER_ERROR)
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Logits `[K, N, ..., C]` and targets `[N, ...]` of one part of the rows, flattened to `[K, M, C]` and `[M]`."""
+    """Logits `[K, N, ..., C]` and targets `[N, ...]` of one part of the rows, flattened to `[K, M, C]` and `[M]`.
+
+    `example` `[M]` says which example a place belongs to; None where every example is one place.
+    """
 
     logits: Tensor
     y: Tensor
     weights: Tensor | None = None
+    example: Tensor | None = None
 
     @staticmethod
     def of(logits: Tensor, y: Tensor, weights: Tensor | None = None) -> Outputs:
         """Ignored places are dropped."""
-        return Outputs(*flatten(logits, y), weights)
+        owner = torch.arange(len(y)).view(-1, *[1] * (y.ndim - 1)).expand(y.shape)[y != IGNORED]
+        return Outputs(*flatten(logits, y), weights, owner if y.ndim > 1 else None)
+
+    def by_example(self, values: Tensor) -> Tensor:
+        """Values of places `[M]` as one for each example, with the same mean: places of one are not independent."""
+        if self.example is None:
+            return values
+        counts = torch.bincount(self.example)
+        sums = torch.bincount(self.example, weights=values.to(torch.float64))[counts > 0]
+        return sums * len(sums) / len(values)
 
     def pooled(self, members: int | None = None) -> Tensor:
         """Log of the mean probability of the first members, `[M, C]`, float64."""
@@ -89,7 +102,7 @@ def measure(calibration: Outputs, figures: Outputs) -> Measured:
         "reliability": diagram(pooled, figures.y),
         "reliability_scaled": diagram(scaled, figures.y),
     }
-    return Measured(found, nll(pooled, figures.y), nll(scaled, figures.y))
+    return Measured(found, *(figures.by_example(nll(rows, figures.y)) for rows in (pooled, scaled)))
 
 
 def scores(log_probs: Tensor, y: Tensor) -> dict[str, float]:
@@ -120,7 +133,7 @@ def point(calibration: Outputs, figures: Outputs, k: int) -> dict[str, Any]:
     pooled = figures.pooled(k)
     found: dict[str, Any] = {"k": k}
     for suffix, rows in (("", pooled), ("_scaled", temperature(pooled))):
-        band = bootstrap_mean(nll(rows, figures.y), seed=0, draws=500)
+        band = bootstrap_mean(figures.by_example(nll(rows, figures.y)), seed=0, draws=500)
         found |= {f"nll{suffix}": band.estimate, f"nll{suffix}_low": band.low, f"nll{suffix}_high": band.high}
         found |= _ece_band(rows, figures.y, suffix)
     return found

@@ -12,6 +12,7 @@ from pluria.report import view
 from pluria.report.plots import noise_plot, plots
 from pluria.report.records import Figures
 from pluria.report.tables import legend
+from pluria.store.atomic import replacing
 
 OPTIONAL: dict[str, Any] = {
     "date": "", "command": "", "notes": [], "warnings": [], "classes": [], "environment": {}, "equal_bits": {},
@@ -27,7 +28,8 @@ def write_report(figures: Figures, path: str | Path) -> None:
     """
     place = Path(path)
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(page(figures), encoding="utf-8", newline="\n")
+    with replacing(place) as file:
+        file.write(page(figures).encode())
 
 
 def page(figures: Figures) -> str:

@@ -130,7 +130,7 @@ def examples(figures: Figures) -> list[dict[str, Any]]:
 
 
 def recipe_text(figures: Figures) -> str:
-    """The recipe as YAML, which runs again as it stands."""
+    """The recipe as YAML."""
     import yaml
 
     return str(yaml.safe_dump(figures["recipe"], sort_keys=False, allow_unicode=True, width=100))

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -93,8 +94,59 @@ def test_the_users_model_is_untouched() -> None:
 def test_members_are_their_numbers() -> None:
     _, ensemble = dropout(net(), members=5)
     assert len(ensemble) == 5
-    assert [int(params["2.member"]) for params in ensemble] == [int(params["4.member"]) for params in ensemble]
-    assert [int(params["2.member"]) for params in ensemble.take([3, 1])] == [3, 1]
+    assert all(torch.equal(params["2.member"], params["4.member"]) for params in ensemble)
+    assert [int(params["2.member"][2]) for params in ensemble.take([3, 1])] == [3, 1]
+
+
+def test_the_key_is_one_of_the_tensors() -> None:
+    key = Key(2**40 + 7)
+    _, ensemble = dropout(net(), members=5, key=key)
+    assert ensemble.params(3)["2.member"].tolist() == [*key.words, 3]
+    other, _ = dropout(net(), members=2, key=1)
+    x = torch.ones(4, 5)
+    assert torch.equal(outputs(other, ensemble, x), outputs(*dropout(net(), members=5, key=key), x))
+
+
+def test_a_large_key_by_hand() -> None:
+    key = Key(2**64 - 3)
+    made = outputs(*dropout(nn.Sequential(nn.Dropout(0.5)), members=2, key=key), torch.ones(1, 9))
+    word = words(key, tensor=tensor_id("0"), group=1, stream=DROPOUT, start=0, stop=9)
+    assert torch.equal(made[1, 0], (uniforms(word) >= 0.5).float() / 0.5)
+
+
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+def test_examples_on_another_axis(backend: str) -> None:
+    seeded, ensemble = dropout(nn.Sequential(nn.Dropout(0.5)), members=3, batch_axis=1)
+    made = outputs(seeded, ensemble, torch.ones(7, 4, 10), backend=backend, block=2)
+    assert (made == made[:, :, :1]).all()
+    assert not (made == made[:, :1]).all()
+    first = outputs(*dropout(nn.Sequential(nn.Dropout(0.5)), members=3), torch.ones(4, 7, 10))
+    assert torch.equal(made.transpose(1, 2), first)
+    with pytest.raises(ValueError, match=r"dropout '0' has inputs of shape \(5,\), without axis 1"):
+        seeded(torch.ones(5))
+
+
+@pytest.mark.parametrize("axis", [-1, True, 1.0])
+def test_a_bad_batch_axis_is_refused(axis: object) -> None:
+    with pytest.raises(ValueError, match="counted from the first"):
+        dropout(net(), batch_axis=axis)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_torchs_transformer_layers_tell_their_batch_axis(batch_first: bool) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=batch_first)
+    seeded, ensemble = dropout(nn.TransformerEncoder(layer, 1), members=2)
+    same = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)).expand(3, 5, 8)
+    made = outputs(seeded, ensemble, same if batch_first else same.transpose(0, 1))
+    made = made if batch_first else made.transpose(1, 2)
+    torch.testing.assert_close(made, made[:, :1].expand_as(made))
+
+
+def test_a_layer_called_twice_has_one_mask() -> None:
+    layer = nn.Sequential(nn.Dropout(0.5))
+    made = outputs(*dropout(nn.Sequential(OrderedDict(first=layer, again=layer)), members=1), torch.ones(1, 400))
+    assert float((made > 0).double().mean()) == pytest.approx(0.5, abs=0.07)
 
 
 def test_dropout_acts_in_evaluation_too() -> None:

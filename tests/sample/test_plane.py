@@ -157,3 +157,13 @@ def test_bfloat16_is_rounded_once() -> None:
     for member, share in zip(path([a, b], steps=5), (0.0, 0.25, 0.5, 0.75, 1.0), strict=True):
         wanted = a["w"].double() + share * (b["w"].double() - a["w"].double())
         assert torch.equal(member["w"], wanted.to(torch.bfloat16))
+
+
+def test_ties_are_found_by_memory_and_hold_in_every_network() -> None:
+    a, b, c = ({"w": value.detach(), "tied": value.detach()} for value in torch.eye(3))
+    made = plane(a, b, c, points=3).ensemble
+    assert made.families["w"] is made.families["tied"]
+    apart = {**b, "tied": torch.full((3,), 2.0)}
+    end = path([a, apart], steps=2).params(1)
+    assert torch.equal(end["w"], b["w"])
+    assert torch.equal(end["tied"], apart["tied"])

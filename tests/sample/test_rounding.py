@@ -139,3 +139,20 @@ def test_zeros_stay_zero_and_the_largest_weight_stays(format: str) -> None:
         # An asymmetric grid holds zero and so cannot hold both ends.
         if "asymmetric" not in format:
             torch.testing.assert_close(member["weight"][1, 3:5], torch.tensor([-1.0, 1.0]))
+
+
+@pytest.mark.parametrize("members", [4, 16])
+def test_members_in_bfloat16_are_rounded_once_more(members: int) -> None:
+    weights = uniform(64, 256)
+    ensemble = low_precision({"weight": weights}, format="int8", members=members)
+    step = weights.double().abs().amax(dim=1, keepdim=True) / 127
+
+    def error(dtype: torch.dtype) -> float:
+        made = [ensemble.params(member, dtype=dtype)["weight"].double() for member in range(members)]
+        return float(((torch.stack(made).mean(dim=0) - weights) / step).square().mean())
+
+    law = 1 / (6 * members**2)
+    assert error(torch.float32) == pytest.approx(law, rel=0.05)
+    # The second rounding's part, about 0.011 step^2, does not fall with the number of members.
+    assert error(torch.bfloat16) - law == pytest.approx(0.0115, rel=0.15)
+    assert error(torch.bfloat16) > 1.5 * law

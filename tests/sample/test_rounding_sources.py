@@ -52,7 +52,7 @@ def test_another_source_is_refused(source: object) -> None:
 
 
 def test_a_whole_training_state_is_refused() -> None:
-    with pytest.raises(TypeError, match="'epoch' is int. Give the state dict alone"):
+    with pytest.raises(TypeError, match=r"'epoch' is int\. Give the state dict alone"):
         low_precision({"fc.weight": torch.ones(2, 2), "epoch": 3})  # type: ignore[dict-item]
 
 

@@ -3,6 +3,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from pluria.predict import gather, predict
+from pluria.sample import dropout as dropped
 from pluria.zoo.networks import network
 from pluria.zoo.vit import small_vit
 
@@ -21,6 +23,17 @@ def test_an_example_does_not_depend_on_its_batch() -> None:
     model = network("small_vit")
     with torch.no_grad():
         torch.testing.assert_close(model(IMAGES)[1:2], model(IMAGES[1:2]))
+
+
+def test_a_members_mask_is_the_same_for_all_examples() -> None:
+    seeded, ensemble = dropped(network("small_vit", dropout=0.5, depth=2), members=3)
+    same = IMAGES[:1].expand(8, 1, 8, 8)
+    made, _ = gather(predict(seeded, ensemble, [same]))
+    torch.testing.assert_close(made, made[:, :1].expand_as(made))
+    assert (made[0] - made[1]).abs().max() > 1e-2
+    images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    whole, parts = (gather(predict(seeded, ensemble, batches))[0] for batches in ([images], images.split([3, 3, 2])))
+    torch.testing.assert_close(parts, whole)
 
 
 def test_patches_know_their_places() -> None:

@@ -62,7 +62,8 @@ def guess_roles(params: Params) -> dict[str, Role]:
     """Roles from names and shapes alone, for a checkpoint without its model: output axis 0 everywhere.
 
     Matrices whose name speaks of an embedding are embeddings; `lm_head` is a head; other tensors named `weight` with
-    two axes are linear, with more are conv. Names that speak of a norm (`norm`, `ln`, `bn`) are left alone. Give the model, or roles, where an output axis is not the first.
+    two axes are linear, with more are conv. Names that speak of a norm (`norm`, `ln`, `bn`) are left alone. Give the
+    model, or roles, where an output axis is not the first.
     """
     return {name: _guess(name, value) for name, value in params.items()}
 

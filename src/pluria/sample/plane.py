@@ -8,7 +8,7 @@ Source of the plane: Garipov et al., "Loss Surfaces, Mode Connectivity, and Fast
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Affine, Family, Shared
-from pluria.core.params import Params, check_same
+from pluria.core.params import Params, check_same, memory
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def plane(a: Params, b: Params, c: Params, *, points: int = 11, margin: float = 
     Raises ValueError where the three lie on one line.
     """
     check_same([a, b, c])
-    names = _moving(a)
+    names = _moving([a, b, c])
     gram = torch.stack([torch.stack([_inner(p, q, a, names) for q in (b, c)]) for p in (b, c)])
     length = gram[0, 0].sqrt()
     along = gram[0, 1] / length
@@ -65,24 +65,32 @@ def path(points: Sequence[Params], *, steps: int = 11) -> Ensemble:
     pieces = len(points) - 1
     t = torch.linspace(0, pieces, pieces * (steps - 1) + 1, dtype=torch.float64)
     shares = (1 - (t[:, None] - torch.arange(pieces + 1)).abs()).clamp(min=0)
-    return _affine(points[0], points[1:], shares[:, 1:], _moving(points[0]))
+    return _affine(points[0], points[1:], shares[:, 1:], _moving(points))
 
 
 def _affine(origin: Params, ends: Sequence[Params], coordinates: Tensor, names: Sequence[str]) -> Ensemble:
-    made: dict[int, Family] = {}
+    made: dict[Hashable, Family] = {}
+    places = _places([origin, *ends])
     for name, value in origin.items():
-        if id(value) in made:
+        if places[name] in made:
             continue
         start = value.detach().clone()
         directions = [end[name].detach().to(torch.float64) - start.to(torch.float64) for end in ends]
-        made[id(value)] = Affine(start, torch.stack(directions), coordinates) if name in names else Shared(start)
-    return Ensemble({n: made[id(v)] for n, v in origin.items()}, tuple(range(len(coordinates))))
+        moved = Affine(start, torch.stack(directions), coordinates) if name in names else Shared(start)
+        made[places[name]] = moved
+    return Ensemble({name: made[place] for name, place in places.items()}, tuple(range(len(coordinates))))
 
 
-def _moving(params: Params) -> list[str]:
+def _places(points: Sequence[Params]) -> dict[str, Hashable]:
+    """Equal for names that are tied in every network."""
+    return {name: tuple(memory(params[name]) for params in points) for name in points[0]}
+
+
+def _moving(points: Sequence[Params]) -> list[str]:
     """Names of the floating tensors, one for each: tied ones would count twice in a distance."""
-    first = {id(value): name for name, value in reversed(list(params.items())) if value.is_floating_point()}
-    return [name for name, value in params.items() if first.get(id(value)) == name]
+    places = _places(points)
+    first = {places[name]: name for name in reversed(list(places)) if points[0][name].is_floating_point()}
+    return [name for name, place in places.items() if first.get(place) == name]
 
 
 def _inner(p: Params, q: Params, a: Params, names: Sequence[str]) -> Tensor:

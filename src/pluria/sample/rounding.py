@@ -125,7 +125,7 @@ def _checked(source: object) -> Params:
         raise TypeError(f"a source is a model, its params or an ensemble; got {type(source).__name__}. {advice}")
     for name, value in source.items():
         if not isinstance(value, Tensor):
-            raise TypeError(f"params are tensors by name; {name!r} is {type(value).__name__}. Give the state dict alone")
+            raise TypeError(f"params are named tensors; {name!r} is {type(value).__name__}. Give the state dict alone")
     return source
 
 

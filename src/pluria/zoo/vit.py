@@ -36,7 +36,7 @@ def small_vit(
 
 
 class SmallViT(nn.Module):
-    """Patches `[T, N, dim]` through the blocks, normalised, averaged over the patches and classified."""
+    """Patches `[N, T, dim]` through the blocks, normalised, averaged over the patches and classified."""
 
     def __init__(self, *, embed: nn.Conv2d, positions: Tensor, blocks: nn.Sequential, head: nn.Linear) -> None:
         super().__init__()
@@ -47,19 +47,22 @@ class SmallViT(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.embed(x).flatten(2).permute(2, 0, 1) + self.positions
-        logits: Tensor = self.head(self.norm(self.blocks(tokens)).mean(dim=0))
+        tokens = self.embed(x).flatten(2).transpose(1, 2) + self.positions.transpose(0, 1)
+        logits: Tensor = self.head(self.norm(self.blocks(tokens)).mean(dim=1))
         return logits
 
 
 class _Block(nn.Module):
-    """Attention and a two-layer perceptron, each behind a layer norm and beside a shortcut."""
+    """Attention and a two-layer perceptron on `[N, T, dim]`, each behind a layer norm and beside a shortcut.
+
+    Examples come first, so that a mask of dropout made for one example serves them all.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
-        # vmap cannot batch torch's fused kernels. With tokens on the first axis the fused inference path is off, and
-        # asking for the attention's weights turns off the fused product.
+        # vmap cannot batch torch's fused kernels. With tokens on attention's first axis its fused inference path is
+        # off, and asking for the attention's weights turns off the fused product.
         self.attention = nn.MultiheadAttention(dim, heads, batch_first=False)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(
@@ -68,7 +71,7 @@ class _Block(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm1(x)
-        x = x + self.dropout(self.attention(normed, normed, normed, need_weights=True)[0])
+        normed = self.norm1(x).transpose(0, 1)
+        x = x + self.dropout(self.attention(normed, normed, normed, need_weights=True)[0].transpose(0, 1))
         result: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
         return result

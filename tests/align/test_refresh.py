@@ -1,6 +1,7 @@
 """Refresh: the formula by hand, the identity at full precision, members' numbers, and what is left alone."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from pluria.core.errors import CheckpointError
 from pluria.core.params import params_of
 from pluria.predict import gather, predict
 from pluria.sample import gaussian, low_precision, nearest
+from pluria.store import load, save
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -128,11 +130,56 @@ def test_taken_members_keep_their_numbers(plain: bool) -> None:
         refreshed.params(0)
 
 
-def test_a_member_taken_twice() -> None:
-    ensemble = low_precision(deep(), format="int4", members=3).take([2, 2])
-    refreshed = refresh(deep(), ensemble, batches())
-    assert refreshed.members == (2, 2)
-    assert not differing(*list(refreshed))
+def test_a_member_taken_twice_is_refreshed_once(tmp_path: Path) -> None:
+    ensemble = low_precision(deep(), format="int4", members=3).take([0, 0, 2])
+    calls: list[int] = []
+
+    def forward(model: nn.Module, batch: Tensor) -> Tensor:
+        calls.append(1)
+        return model(batch)
+
+    refreshed = refresh(deep(), ensemble, batches(), forward=forward)
+    assert len(calls) == 3 * 3
+    assert refreshed.members == (0, 0, 2)
+    assert not differing(*list(refreshed.take([0, 1])))
+    save(tmp_path / "e.pluria", refreshed)
+    for member, read in zip(refreshed, load(tmp_path / "e.pluria"), strict=True):
+        assert not differing(member, read)
+
+
+def test_a_reference_without_counts_of_batches() -> None:
+    ensemble = low_precision(deep(), format="int4", members=1)
+    old = {name: value for name, value in params_of(deep()).items() if "num_batches" not in name}
+    made = refresh(deep(), ensemble, batches(), reference=old)
+    assert not differing(made.params(0), refresh(deep(), ensemble, batches()).params(0))
+
+
+def test_batches_count_by_their_rows() -> None:
+    net = nn.Sequential(nn.BatchNorm1d(3)).eval()
+    x = draw(9, 3)
+    made = refresh(net, single(params_of(net)), [x[:2], x[2:]], plain=True).params(0)
+    torch.testing.assert_close(made["0.running_mean"], x.mean(dim=0))
+    torch.testing.assert_close(made["0.running_var"], (2 * x[:2].var(dim=0) + 7 * x[2:].var(dim=0)) / 9)
+
+
+def test_synchronised_batch_norms() -> None:
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(deep())
+    assert has_batch_norm(model)
+    ensemble = low_precision(deep(), format="int4", members=1)
+    assert not differing(refresh(model, ensemble, batches()).params(0), refresh(deep(), ensemble, batches()).params(0))
+
+
+def test_a_batch_of_one_value_per_channel_is_named() -> None:
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    with pytest.raises(ValueError, match=r"batch number 1 has one value per channel at batch norm '1'.*\(1, 3\)"):
+        refresh(net, single(params_of(net)), [draw(4, 2), draw(1, 2)])
+
+
+@pytest.mark.parametrize("form", [lambda x: (x,), lambda x: [x], lambda x: {"input": x}])
+def test_forms_of_inputs(form) -> None:
+    ensemble = low_precision(deep(), format="int4", members=1)
+    made = refresh(deep(), ensemble, [form(x) for x in batches()])
+    assert not differing(made.params(0), refresh(deep(), ensemble, batches()).params(0))
 
 
 def test_refreshed_ensembles_can_be_refreshed_and_rounded_again() -> None:

@@ -33,6 +33,27 @@ def test_without_targets() -> None:
     assert gather([block((0,), 0, [[1]])])[1] is None
 
 
+def test_targets_that_differ_between_members_are_refused() -> None:
+    stable = [block((0,), 0, [[1, 2]], [7, 8]), block((1,), 0, [[3, 4]], [7, 8])]
+    assert gather(stable)[0].shape == (2, 2, 1)
+    with pytest.raises(ValueError, match="members did not see the same examples"):
+        gather([stable[0], block((1,), 0, [[3, 4]], [8, 7])])
+
+
+def test_missing_float_targets_are_equal_to_themselves() -> None:
+    label = torch.tensor([1.0, float("nan")])
+    blocks = [Block(range(2), (member,), torch.zeros(1, 2, 1), label.clone()) for member in (0, 1)]
+    assert gather(blocks)[0].shape == (2, 2, 1)
+
+
+def test_ragged_outputs_are_refused() -> None:
+    blocks = [
+        Block(range(2 * i, 2 * i + 2), (0,), torch.zeros(1, 2, length, 3), None) for i, length in enumerate((4, 5))
+    ]
+    with pytest.raises(ValueError, match=r"\(4, 3\), \(5, 3\). Pad all examples to one length.*-100"):
+        gather(blocks)
+
+
 def test_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="there was no batch"):
         gather([])

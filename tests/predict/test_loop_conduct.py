@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
 from pluria.core.ensemble import single, stack
 from pluria.core.errors import CheckpointError
@@ -126,6 +126,57 @@ def test_a_loader_that_shuffles_is_refused() -> None:
     assert outputs.shape == (K, 10, 4)
     assert targets is not None
     assert targets.tolist() == list(range(10))
+
+
+def test_a_batch_sampler_that_shuffles_is_refused() -> None:
+    data = TensorDataset(images(), torch.arange(10))
+    sampler = BatchSampler(RandomSampler(data), batch_size=4, drop_last=False)
+    with pytest.raises(ValueError, match="shuffle=False"):
+        predict(convolutional(), ensemble(), DataLoader(data, batch_sampler=sampler))
+    steady = BatchSampler(SequentialSampler(data), batch_size=4, drop_last=False)
+    assert gather(predict(convolutional(), ensemble(), DataLoader(data, batch_sampler=steady)))[0].shape == (K, 10, 4)
+
+
+class Caching(nn.Module):
+    """Counts its calls in a buffer that no checkpoint holds, and puts another in its place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.register_buffer("calls", torch.zeros(1), persistent=False)
+        self.register_buffer("cache", torch.zeros(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.cache = self.cache + 1
+        return self.layer(x) + self.calls + self.cache
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_members_do_not_see_what_others_left_in_caches(block: int) -> None:
+    model, made = Caching(), low_precision(Caching(), members=3)
+    outputs, _ = gather(predict(model, made, [X, X], block=block))
+    for member in range(3):
+        alone, _ = gather(predict(model, made.take([member]), [X]))
+        assert torch.equal(outputs[member, : len(X)], alone[0])
+        assert torch.equal(outputs[member, len(X) :], alone[0])
+    assert float(model.calls) == 0
+
+
+@pytest.mark.parametrize("axis", [2, -3, 0, -2])
+def test_a_class_axis_that_is_not_there_is_refused(axis: int) -> None:
+    with pytest.raises(ValueError, match=rf"class axis of outputs \(4, 4\) is one of 1..1.*got {axis}"):
+        list(predict(convolutional(), ensemble(), batches(), class_axis=axis))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_inputs_have_the_networks_dtype(dtype: torch.dtype) -> None:
+    x = X.to(dtype)
+    model = Named()
+    made = single(params_of(model))
+    torch.testing.assert_close(gather(predict(model, made, [x]))[0], gather(predict(model, made, [x.float()]))[0])
+    half = Named().to(torch.bfloat16)
+    assert gather(predict(half, single(params_of(half)), [X]))[0].shape == (1, 6, 2)
 
 
 class Again:

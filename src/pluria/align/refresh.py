@@ -9,18 +9,19 @@ changes, whatever the inputs. Plain re-estimation forgets that training saw augm
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pluria.core.calling import call, moved, place
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Stacked
 from pluria.core.model import tensors, ties, working_copy
 from pluria.core.params import Params, check_fit, params_of
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 Forward = Callable[[nn.Module, Any], Any]
 
 
@@ -35,45 +36,58 @@ def refresh(
     inputs: Iterable[Any],
     *,
     reference: Params | None = None,
-    forward: Forward = lambda model, x: model(x),
+    forward: Forward = call,
     plain: bool = False,
 ) -> Ensemble:
     """The ensemble with each member's running statistics refreshed on unlabelled batches of `inputs`.
 
     reference  params the statistics belong to; the model's own by default
-    forward    how the model is called with one batch
+    forward    how the model is called with one batch; by default a tensor, a tuple of arguments or a dict of named
+               ones. Inputs are moved to the model's device first
     plain      replace the statistics instead: right only where `inputs` come from the training pipeline
 
-    The refreshed statistics are kept for the present members: draw all members first. Raises ValueError where the
-    model has no batch norm with running statistics, or `inputs` is empty.
+    Batches count by their values per channel. The refreshed statistics are kept for the present members: draw all
+    members first. Raises ValueError where the model has no batch norm with running statistics, `inputs` is empty, or a
+    batch has one value per channel and so no variance.
     """
     if not has_batch_norm(model):
         raise ValueError("the model has no batch norm with running statistics, so there is nothing to refresh")
-    batches, twin = list(inputs), working_copy(model)
+    twin = working_copy(model)
+    batches = [moved(batch, place(twin), None) for batch in inputs]
     own, before = tensors(twin), params_of(model) if reference is None else reference
     check_fit(before, own, what="the reference")
     check_fit(ensemble.outline(), own, what="the ensemble")
     rows: dict[str, list[Tensor]] = {}
     with torch.no_grad():
-        for name, value in own.items():
-            value.copy_(before[name])
+        for name in own.keys() & before.keys():
+            own[name].copy_(before[name])
         base = _measure(twin, batches, forward)
-        for member in ensemble.members:
+        # A member that was taken twice has one row.
+        distinct = tuple(dict.fromkeys(ensemble.members))
+        for member in distinct:
             ensemble.write(member, own)
             for name, value in _refreshed(_measure(twin, batches, forward), base, before, plain).items():
                 rows.setdefault(name, []).append(value)
-    stacked = {name: Stacked(torch.stack(values), ensemble.members) for name, values in rows.items()}
+    stacked = {name: Stacked(torch.stack(values), distinct) for name, values in rows.items()}
     # A batch norm that stands in two places has two names, and is measured under the first.
     return ensemble.with_families({name: stacked[first] for name, first in ties(model).items() if first in stacked})
 
 
 @dataclass
 class _Moments:
-    """Sums of batch means and unbiased variances of one batch norm's inputs."""
+    """Sums of batch means and unbiased variances of one batch norm's inputs, times their values per channel."""
 
     mean: Tensor
     var: Tensor
-    batches: int = 0
+    count: int = 0
+
+
+@dataclass
+class _Found:
+    """Moments by the names of the batch norms, and the number of the batch that is run."""
+
+    batch: int = 0
+    moments: dict[str, _Moments] = field(default_factory=dict)
 
 
 def _measure(model: nn.Module, batches: list[Any], forward: Forward) -> dict[str, _Moments]:
@@ -83,30 +97,35 @@ def _measure(model: nn.Module, batches: list[Any], forward: Forward) -> dict[str
     """
     if not batches:
         raise ValueError("no inputs to refresh the statistics on")
-    found: dict[str, _Moments] = {}
+    found = _Found()
     norms = {n: m for n, m in model.named_modules() if isinstance(m, NORMS) and m.track_running_stats}
     hooks = [module.register_forward_pre_hook(_record(name, found)) for name, module in norms.items()]
     for module in norms.values():
         module.train()
     try:
-        for batch in batches:
+        for found.batch, batch in enumerate(batches):
             forward(model, batch)
     finally:
         for hook in hooks:
             hook.remove()
         model.eval()
-    return found
+    return found.moments
 
 
-def _record(name: str, found: dict[str, _Moments]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _record(name: str, found: _Found) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
         x: Tensor = args[0].detach()
-        axes = [axis for axis in range(x.ndim) if axis != 1]
+        count, axes = x.numel() // x.shape[1], [axis for axis in range(x.ndim) if axis != 1]
+        if count < 2:
+            raise ValueError(
+                f"batch number {found.batch} has one value per channel at batch norm {name!r}, inputs of shape "
+                f"{tuple(x.shape)}, and so no variance. Give larger batches, or leave out the last one"
+            )
         var, mean = torch.var_mean(x.to(torch.float64), dim=axes)
-        moments = found.setdefault(name, _Moments(torch.zeros_like(mean), torch.zeros_like(var)))
-        moments.mean += mean
-        moments.var += var
-        moments.batches += 1
+        moments = found.moments.setdefault(name, _Moments(torch.zeros_like(mean), torch.zeros_like(var)))
+        moments.mean += count * mean
+        moments.var += count * var
+        moments.count += count
 
     return hook
 
@@ -119,8 +138,8 @@ def _refreshed(
         then = base[name]
         prefix = f"{name}." if name else ""
         mean, var = before[f"{prefix}running_mean"], before[f"{prefix}running_var"]
-        shift, ratio = (now.mean - then.mean) / now.batches, now.var / then.var.clamp(min=torch.finfo(var.dtype).tiny)
+        shift, ratio = (now.mean - then.mean) / now.count, now.var / then.var.clamp(min=torch.finfo(var.dtype).tiny)
         ratio = torch.where(then.var > 0, ratio, 1.0)
-        new[f"{prefix}running_mean"] = (now.mean / now.batches if plain else mean + shift).to(mean.dtype)
-        new[f"{prefix}running_var"] = (now.var / now.batches if plain else var * ratio).to(var.dtype)
+        new[f"{prefix}running_mean"] = (now.mean / now.count if plain else mean + shift).to(mean.dtype)
+        new[f"{prefix}running_var"] = (now.var / now.count if plain else var * ratio).to(var.dtype)
     return new

@@ -1,13 +1,16 @@
-"""What a batch is: its inputs, its targets, how a model is called with them and where its logits are."""
+"""What a batch is: its inputs, its targets, and where a model's logits are. How it is called lies in the core."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+
+from pluria.core.calling import call, moved, place
+
+__all__ = ["Batches", "call", "first", "logits", "moved", "place", "refuse_unstable"]
 
 Batches = Iterable[Any]
 """A re-iterable, unshuffled collection of batches, such as a DataLoader without shuffling or a list."""
@@ -22,7 +25,8 @@ def refuse_unstable(batches: Batches) -> None:
         raise TypeError(
             "batches are gone through once for each block of members: give a list or a DataLoader, no iterator"
         )
-    if isinstance(getattr(batches, "sampler", None), SHUFFLING):
+    samplers = (getattr(batches, "sampler", None), getattr(getattr(batches, "batch_sampler", None), "sampler", None))
+    if any(isinstance(sampler, SHUFFLING) for sampler in samplers):
         raise ValueError(
             "batches are gone through once for each block of members, and this DataLoader shuffles them anew each "
             "time: members would not see the same examples. Make it with shuffle=False"
@@ -50,29 +54,3 @@ def logits(output: Any) -> Tensor:
     if isinstance(output, tuple | list) and output:
         return logits(output[0])
     raise TypeError(f"the model returned {type(output).__name__}, which has no logits; give an `output` function")
-
-
-def call(model: Callable[..., Any], inputs: Any) -> Any:
-    """Call a model with a tensor, a tuple of arguments or a dict of named ones."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, tuple | list):
-        return model(*inputs)
-    return model(inputs)
-
-
-def moved(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
-    """A structure of tensors on `device`; floating tensors in `dtype`."""
-    if isinstance(value, Tensor):
-        return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-    if isinstance(value, Mapping):
-        return {key: moved(item, device, dtype) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        items = [moved(item, device, dtype) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
-
-
-def place(model: nn.Module) -> torch.device:
-    """The device of a model's first tensor, the CPU if it has none."""
-    return next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))

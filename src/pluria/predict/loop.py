@@ -12,10 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pluria.core.calling import call, moved, place
 from pluria.core.ensemble import Ensemble
 from pluria.core.model import tensors, working_copy
 from pluria.core.params import check_fit
-from pluria.predict.batches import Batches, call, first, logits, moved, place, refuse_unstable
+from pluria.predict.batches import Batches, first, logits, refuse_unstable
 from pluria.predict.vmap import side_by_side
 
 View = Callable[[Any], Any]
@@ -61,10 +62,11 @@ def predict(
     views       member number i sees views[i mod V](inputs)
     backend     "loop": members are written in place into one working copy; "vmap": a block side by side, for small
                 models (equal to the loop within float32 rounding)
-    device, dtype, channels_last   of the working copy; outputs come back in float32 on the CPU
+    device, dtype, channels_last   of the working copy; outputs come back in float32 on the CPU. Floating inputs are
+                cast to `dtype`, or to that of the network's parameters where they have one
 
-    Raises CheckpointError where names or shapes of the ensemble are not the model's, ValueError for a bad option or a
-    DataLoader that shuffles, TypeError for an iterator.
+    Raises CheckpointError where names or shapes of the ensemble are not the model's, ValueError for a bad option, a
+    class axis that the outputs lack, or a DataLoader that shuffles, TypeError for an iterator.
     """
     if block < 1 or not views:
         raise ValueError(f"a block has one member or more and there is at least one view; got {block} and {len(views)}")
@@ -75,7 +77,9 @@ def predict(
     where = place(model) if device is None else torch.device(device)
     twin = working_copy(model, device=where, dtype=dtype, channels_last=channels_last)
     run = (_one_by_one if backend == "loop" else side_by_side)(twin, ensemble)
-    return _blocks(run, ensemble.members, batches, inputs, output, class_axis, views, block, (where, dtype))
+    return _blocks(
+        run, ensemble.members, batches, inputs, output, class_axis, views, block, (where, dtype or _dtype(twin))
+    )
 
 
 Run = Callable[[Sequence[int], Sequence[Any], Callable[[Any], Tensor]], Tensor]
@@ -103,16 +107,33 @@ def _blocks(
                 x = moved(x, *to)
                 each = [views[member % len(views)](x) for member in chunk]
                 outputs = run(chunk, each, output).to("cpu", torch.float32)
-                if class_axis not in (-1, outputs.ndim - 2):
-                    outputs = outputs.movedim(class_axis + 1 if class_axis >= 0 else class_axis, -1)
+                outputs = _classes_last(outputs, class_axis)
             outputs = outputs.clone() if outputs.is_inference() else outputs
             ids = range(seen, seen + outputs.shape[1])
             seen = ids.stop
             yield Block(ids, chunk, outputs, None if targets is None else torch.as_tensor(targets).cpu())
 
 
+def _classes_last(outputs: Tensor, class_axis: int) -> Tensor:
+    if class_axis == -1:
+        return outputs
+    axes = outputs.ndim - 1
+    if not -axes <= class_axis < axes or class_axis % axes == 0:
+        raise ValueError(
+            f"the class axis of outputs {tuple(outputs.shape[1:])} is one of 1..{axes - 1}, axis 0 holds the examples; "
+            f"got {class_axis}"
+        )
+    return outputs.movedim(class_axis % axes + 1, -1)
+
+
+def _dtype(model: nn.Module) -> torch.dtype | None:
+    """The floating dtype of the model's parameters, None where they have none or several."""
+    found = {value.dtype for value in model.parameters() if value.is_floating_point()}
+    return found.pop() if len(found) == 1 else None
+
+
 def _one_by_one(twin: nn.Module, ensemble: Ensemble) -> Run:
-    own = tensors(twin)
+    own, restore = tensors(twin), _scratch(twin)
     held: list[int] = []
 
     def run(members: Sequence[int], each: Sequence[Any], output: Callable[[Any], Tensor]) -> Tensor:
@@ -121,7 +142,24 @@ def _one_by_one(twin: nn.Module, ensemble: Ensemble) -> Run:
             if held != [member]:
                 ensemble.write(member, own)
                 held[:] = [member]
+            restore()
             rows.append(output(call(twin, x)).to(torch.float32))
         return torch.stack(rows)
 
     return run
+
+
+def _scratch(twin: nn.Module) -> Callable[[], None]:
+    """Puts buffers that no checkpoint holds (caches) back: no member, batch or block may see what another left."""
+    kept = [
+        (module, name, value.clone())
+        for module in twin.modules()
+        for name, value in module.named_buffers(recurse=False)
+        if name in module._non_persistent_buffers_set
+    ]
+
+    def restore() -> None:
+        for module, name, value in kept:
+            setattr(module, name, value.clone())
+
+    return restore

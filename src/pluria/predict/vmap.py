@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from pluria.core.calling import call, place
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Shared, block
 from pluria.core.model import tensors
-from pluria.predict.batches import call, place
 
 
 def side_by_side(twin: nn.Module, ensemble: Ensemble) -> Callable[[Sequence[int], Sequence[Any], Any], Tensor]:

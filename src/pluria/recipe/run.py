@@ -169,7 +169,7 @@ def _pinned(prepared: Prepared) -> dict[str, Any]:
     parts, tensors = (prepared.rows.calibration, prepared.rows.figures), params_of(prepared.model)
     x = first(next(iter(parts[1].batches(2))))[0]
     with torch.inference_mode():
-        outputs = logits(call(working_copy(prepared.model), x))
+        outputs = logits(call(working_copy(prepared.model, dtype=torch.float32), x))
     return {
         "device": str(device_of(prepared.recipe.device)),
         "processor": torch.backends.cpu.get_cpu_capability(),

@@ -28,7 +28,7 @@ from pluria.recipe.run import prepare, run
 from pluria.recipe.schema import Recipe
 from pluria.store import load_all
 from pluria.zoo.views import view
-from recipe.tiny import ARGUMENTS, plain, recipe, write_all, write_data, write_network
+from recipe.tiny import ARGUMENTS, half, plain, recipe, write_all, write_data, write_dense, write_network
 
 ARMS = [
     {"method": "low_precision", "members": 3, "format": "int3"},
@@ -283,6 +283,40 @@ def test_the_fewest_rows_there_can_be_with_every_control(task: Path) -> None:
     found = run(asked(task, data=data, controls=True, views=["flip"], seeds=[0]), task / "out")
     assert found["rows"]["figures"] == 1
     assert {"full precision 2 views × 2", "INT-3 nearest"} <= {arm["name"] for arm in found["arms"]}
+
+
+def test_dense_outputs(tmp_path: Path) -> None:
+    write_dense(tmp_path)
+    spec = asked(
+        tmp_path,
+        network={"model": "recipe.tiny:dense", "checkpoint": str(tmp_path / "dense.safetensors")},
+        data={"reader": "arrays", "arguments": {"path": str(tmp_path / "dense.npz")}},
+        seeds=[0],
+        controls=True,
+        views=["flip"],
+    )
+    found = run(spec, tmp_path / "out")
+    prepared = prepare(spec)
+    slug = "int-3-stratified-3-seed0"
+    outputs = RunFolder(tmp_path / "out").outputs(slug, 3, "figures")
+    assert outputs.shape == (3, 6, 4, 4, 3)
+    y = prepared.rows.figures.targets
+    total = count = 0.0
+    for n, i, j in (y != -100).nonzero().tolist():
+        mean = outputs[:, n, i, j].double().softmax(-1).mean(0)
+        total, count = total - float(mean[y[n, i, j]].log()), count + 1
+    (arm,) = [arm for arm in found["arms"] if arm["name"] == "INT-3 stratified × 3"]
+    assert arm["scores"]["nll"] == pytest.approx(total / count)
+    assert found["disagreed"] == []
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_network_in_bfloat16(task: Path) -> None:
+    save_file(half().state_dict(), task / "half.safetensors")
+    network = {"model": "recipe.tiny:half", "checkpoint": str(task / "half.safetensors")}
+    found = run(asked(task, network=network, arms=ARMS[:1], seeds=[0]), task / "out")
+    assert [arm["name"] for arm in found["arms"]] == [FULL, "INT-3 stratified × 3"]
+    assert RunFolder(task / "out").outputs("full-precision-seed0", 1, "figures").dtype is torch.float32
 
 
 SLOW = """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -61,3 +62,25 @@ def write_all(folder: Path) -> Path:
 def recipe(folder: Path, **changes: Any) -> Recipe:
     """The checked recipe."""
     return make_recipe(plain(folder, **changes))
+
+
+def dense() -> nn.Module:
+    """Three classes at every pixel, with a batch norm."""
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, CLASSES, 1))
+
+
+def half() -> nn.Module:
+    """A network in bfloat16."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, CLASSES)).to(torch.bfloat16)
+
+
+def write_dense(folder: Path) -> Path:
+    """The dense network and pictures with a target at every pixel, some of them ignored."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(dense().state_dict(), folder / "dense.safetensors")
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, CLASSES, (12, 4, 4))
+    y[::2, 0] = -100
+    np.savez(folder / "dense.npz", x=draw.normal(size=(12, 1, 4, 4)).astype("float32"), y=y)
+    return folder

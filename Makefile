@@ -15,7 +15,7 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not study" --cov --cov-report=term:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not study" --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 study: $(VENV)/.dev
 	$(BIN)/python -m pytest -m study --timeout=3600

@@ -37,6 +37,12 @@ def pluria(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports of one line: drawing takes longer than the rest of a small run."""
+    monkeypatch.setattr("pluria.report.html.write_report", lambda figures, place: Path(place).write_text("a report"))
+
+
+@pytest.fixture
 def drawn(here: Path, pluria: Pluria) -> Path:
     """The folder with `net.pluria` drawn from the checkpoint."""
     done = pluria("sample", "--model", MODEL, "--checkpoint", "net.safetensors", "--out", "net.pluria", "--members", 4)

@@ -212,6 +212,13 @@ def test_a_run_and_its_report(ran: Path, pluria: Pluria) -> None:
     assert stored.code == 0, stored.err
 
 
+def test_a_report_as_markdown(ran: Path, pluria: Pluria) -> None:
+    said = pluria("report", "out", "--markdown")
+    assert said.code == 0
+    assert "| INT-3 stratified × 2 |" in said.out.replace("**", "")
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_a_run_says_its_result_on_stdout(here: Path, pluria: Pluria) -> None:
     said = pluria("run", "recipe.yaml", "--out", "out")
     assert said.code == 0
@@ -220,11 +227,13 @@ def test_a_run_says_its_result_on_stdout(here: Path, pluria: Pluria) -> None:
     assert "Traceback" not in said.err
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_run_has_a_folder_of_its_own_name(here: Path, pluria: Pluria) -> None:
     assert pluria("run", "recipe.yaml", "--quiet").code == 0
     assert (here / "out" / "recipe" / "figures.json").exists()
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_run_into_the_recipes_own_folder_leaves_the_recipe_alone(here: Path, pluria: Pluria) -> None:
     before = (here / "recipe.yaml").read_text()
     assert pluria("run", "recipe.yaml", "--out", ".", "--quiet").code == 0
@@ -232,3 +241,17 @@ def test_a_run_into_the_recipes_own_folder_leaves_the_recipe_alone(here: Path, p
     assert pluria("run", "recipe.yaml", "--out", ".", "--restart", "--quiet").code == 0
     assert (here / "recipe.yaml").read_text() == before
     assert (here / "net.safetensors").exists()
+
+
+def test_the_demo_is_a_recipe_that_starts_anew(pluria: Pluria, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = []
+    monkeypatch.setattr("pluria.cli.runs._run", lambda *arguments, **options: given.append((arguments, options)))
+    assert pluria("demo", "--out", tmp_path).code == 0
+    ((path, changes, out), options) = given[0]
+    assert (changes, out) == ([], tmp_path)
+    assert options == {"restart": True, "dry_run": False, "quiet": False, "json": False}
+    monkeypatch.undo()
+    plan = json.loads(pluria("run", path, "--dry-run").out)
+    assert {"full precision", "MC dropout × 8", "INT-4 stratified × 8", "INT-3 stratified refreshed × 8"} <= set(
+        plan["arms"]
+    )

@@ -50,7 +50,7 @@ def process(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None,
     """`pluria` as a new process of the installed script."""
     command = [str(SCRIPT), *map(str, arguments)]
     done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=120, **options
+        command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=240, **options
     )
     return Result(done.returncode, done.stdout, done.stderr)
 

@@ -343,7 +343,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(task: Path) -> None:
         assert process.stdout.readline()
     time.sleep(0.02)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert process.returncode == -signal.SIGKILL
     assert 4 <= len(kept(task / "part")) <= 6
     resumed, whole = run(asked(task), task / "part"), run(asked(task), task / "whole")

@@ -15,7 +15,7 @@ from report.runs import alone, crowded, hostile
 def test_headline_is_split_at_its_first_sentence(figures: dict[str, Any]) -> None:
     gain, rest = view.headline(figures)
     assert gain.startswith(figures["main"])
-    assert gain.endswith("bits per weight.")
+    assert gain.endswith("member by member).")
     assert f"{gain} {rest}" == figures["headline"]
     assert view.headline({"headline": "One sentence 0.5"}) == ("One sentence 0.5", "")
 

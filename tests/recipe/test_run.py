@@ -28,7 +28,7 @@ from pluria.recipe.run import prepare, run
 from pluria.recipe.schema import Recipe
 from pluria.store import load_all
 from pluria.zoo.views import view
-from recipe.tiny import ARGUMENTS, half, plain, recipe, write_all, write_data, write_dense, write_network
+from recipe.tiny import ARGUMENTS, flat, half, plain, recipe, write_all, write_data, write_dense, write_network
 
 ARMS = [
     {"method": "low_precision", "members": 3, "format": "int3"},
@@ -283,6 +283,27 @@ def test_the_fewest_rows_there_can_be_with_every_control(task: Path) -> None:
     found = run(asked(task, data=data, controls=True, views=["flip"], seeds=[0]), task / "out")
     assert found["rows"]["figures"] == 1
     assert {"full precision 2 views × 2", "INT-3 nearest"} <= {arm["name"] for arm in found["arms"]}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 19, 16])
+def test_refresh_takes_no_batch_of_one_row(tmp_path: Path, batch: int) -> None:
+    save_file(flat().state_dict(), tmp_path / "flat.safetensors")
+    write_data(tmp_path / "data.npz", rows=39)
+    network = {"model": "recipe.tiny:flat", "checkpoint": str(tmp_path / "flat.safetensors")}
+    arms = [{"method": "low_precision", "members": 2, "format": "int4", "refresh": True}]
+    found = run(asked(tmp_path, network=network, arms=arms, seeds=[0], batch=batch), tmp_path / "out")
+    assert found["rows"]["calibration"] == 20
+    assert "INT-4 stratified refreshed × 2" in {arm["name"] for arm in found["arms"]}
+
+
+def test_one_row_is_too_few_for_refresh(tmp_path: Path) -> None:
+    save_file(flat().state_dict(), tmp_path / "flat.safetensors")
+    write_data(tmp_path / "data.npz", rows=2)
+    network = {"model": "recipe.tiny:flat", "checkpoint": str(tmp_path / "flat.safetensors")}
+    data = {"reader": "arrays", "arguments": {"path": str(tmp_path / "data.npz"), "classes": 3}}
+    arms = [{"method": "low_precision", "members": 2, "format": "int4", "refresh": True}]
+    with pytest.raises(RecipeError, match="refreshed × 2: batch number 0 has one value per channel"):
+        run(asked(tmp_path, network=network, data=data, arms=arms), tmp_path / "out")
 
 
 def test_dense_outputs(tmp_path: Path) -> None:

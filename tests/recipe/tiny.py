@@ -69,6 +69,13 @@ def dense() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, CLASSES, 1))
 
 
+def flat() -> nn.Module:
+    """Batch norm over features: a batch of one example has no variance."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, CLASSES))
+
+
 def half() -> nn.Module:
     """A network in bfloat16."""
     return nn.Sequential(nn.Flatten(), nn.Linear(16, CLASSES)).to(torch.bfloat16)

@@ -104,10 +104,10 @@ def draw(job: Job, model: nn.Module, unlabelled: list[Any], positions: list[int]
     """The network to run and the members at these positions, refreshed on unlabelled inputs where the arm says so."""
     try:
         made, ensemble = _method(job.arm).make(model, members=job.arm.members, key=Key(job.seed), **job.arm.options)
+        ensemble = ensemble.take(positions)
+        return made, refresh(made, ensemble, unlabelled, forward=call) if job.arm.refresh else ensemble
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{job.name}: {error}") from None
-    ensemble = ensemble.take(positions)
-    return made, refresh(made, ensemble, unlabelled, forward=call) if job.arm.refresh else ensemble
 
 
 def has_dropout(model: nn.Module) -> bool:

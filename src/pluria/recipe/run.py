@@ -151,9 +151,14 @@ class Chain:
 
 
 def unlabelled(prepared: Prepared) -> list[Any]:
-    """Inputs of the calibration rows, for batch-norm refresh; their labels are not used."""
+    """Inputs of the calibration rows, for batch-norm refresh; their labels are not used.
+
+    A batch of one row has no variance, so one that is left over is left out.
+    """
     some = prepared.rows.calibration.take(slice(0, prepared.recipe.refresh_rows))
-    return [first(batch)[0] for batch in some.batches(prepared.recipe.batch)]
+    batches = [first(batch) for batch in some.batches(max(2, prepared.recipe.batch))]
+    left_over = len(batches) > 1 and batches[-1][1] is not None and len(batches[-1][1]) == 1
+    return [inputs for inputs, _ in (batches[:-1] if left_over else batches)]
 
 
 def _check(outputs: Tensor, name: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pluria.cli.look import described
-from pluria.cli.options import DryRun, Json, Progress, Quiet, mistakes, note, pairs, ready, show, told
+from pluria.cli.options import DryRun, Json, Progress, Quiet, mistakes, note, pairs, ready, several, show, told
 from pluria.core.errors import DataError, PluriaError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def sample(
     if json:
         show({"out": str(out), "written": not dry_run, **described(ensemble)})
     else:
-        print(f"{'would write' if dry_run else 'wrote'} {out}: {len(ensemble)} members, {format}, {coupling}")
+        print(f"{'would write' if dry_run else 'wrote'} {out}: {several(len(ensemble))}, {format}, {coupling}")
 
 
 def predict(
@@ -108,7 +108,7 @@ def predict(
     if json:
         show({"out": str(out), "members": len(ensemble), "rows": len(rows), "shape": list(outputs.shape)})
     else:
-        print(f"wrote {out}: outputs {tuple(outputs.shape)} of {len(ensemble)} members on {len(rows)} rows")
+        print(f"wrote {out}: outputs {tuple(outputs.shape)} of {several(len(ensemble))} on {len(rows)} rows")
 
 
 def score(
@@ -134,7 +134,7 @@ def score(
     console.print(table)
     diversity, rows = found["diversity"], found["rows"]
     console.print(
-        f"{found['members']} members; temperature {found['temperature']:.3f}, fitted on {rows['calibration']} rows; "
+        f"{several(found['members'])}; temperature {found['temperature']:.3f}, fitted on {rows['calibration']} rows; "
         f"figures on the other {rows['figures']}. Ambiguity {diversity['ambiguity']:.4f}, "
         f"disagreement {diversity['disagreement']:.4f}",
         highlight=False,
@@ -166,9 +166,9 @@ def export(
     with mistakes():
         if packed is not None:
             made = pack(ensemble, form=packed)  # type: ignore[arg-type]
-            what = f"{len(made)} members as packed {packed}, {made.bits().file / 8e6:.2f} MB"
+            what = f"{several(len(made))} as packed {packed}, {made.bits().file / 8e6:.2f} MB"
         else:
-            what = f"{len(ensemble)} members" if every else f"member {member}"
+            what = f"{several(len(ensemble))}" if every else f"member {member}"
             if not every and member not in ensemble.members:
                 raise ValueError(f"{file} has no member {member}; its members are {list(ensemble.members)}")
             if not every and out.suffix not in SUFFIXES:

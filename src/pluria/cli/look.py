@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pluria.cli.options import Json, show
+from pluria.cli.options import Json, several, show
 
 if TYPE_CHECKING:
     from pluria.core.ensemble import Ensemble
@@ -28,7 +28,7 @@ def inspect(
     for name, part in found["ensembles"].items():
         bits = {name: f"{count / 8e6:.3f} MB" for name, count in part["bits"].items()}
         lines = (
-            f"{name}: {part['members']} member{'s' * (part['members'] > 1)}, {part['parameters']:,} parameters",
+            f"{name}: {several(part['members'])}, {part['parameters']:,} parameters",
             f"  {bits['file']} as stored, {bits['members']} member by member, {bits['planes']} as codes and bit planes",
         )
         for line in lines:

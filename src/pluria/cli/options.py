@@ -71,6 +71,11 @@ def show(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
+def several(count: int) -> str:
+    """1 member, 2 members."""
+    return f"{count} member{'s' * (count != 1)}"
+
+
 def note(message: str, quiet: bool) -> None:
     """A line on stderr."""
     if not quiet:

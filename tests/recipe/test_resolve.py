@@ -1,59 +1,20 @@
-"""Networks, checkpoints, rows and devices by the words of a recipe; each mistake ends in one message."""
+"""Networks, checkpoints and devices by the words of a recipe; each mistake ends in one message."""
 
 from __future__ import annotations
 
-import json
 import pickle
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pluria.core.errors import CheckpointError, DataError, PluriaError, RecipeError
-from pluria.recipe.resolve import built, data_rows, dataset, device_of, imported, load_network, trained, training_rows
+from pluria.core.errors import CheckpointError, PluriaError, RecipeError
+from pluria.recipe.resolve import built, dataset, device_of, imported, load_network, trained, training_rows
 from pluria.recipe.schema import Data, Network, Training
-from pluria.zoo.dataset import Dataset
-from recipe.tiny import ARGUMENTS, recipe, write_data, write_network
-
-OWN = """
-import torch
-
-class Net(torch.nn.Module):
-    def __init__(self, width=4):
-        super().__init__()
-        if width < 1:
-            raise ValueError("width is at least one")
-        self.head = torch.nn.Linear(16, width)
-
-    def forward(self, x):
-        return self.head(x.flatten(1))
-
-def rows(count):
-    from pluria.zoo.dataset import Dataset
-    return Dataset(torch.zeros(count, 16), torch.zeros(count, dtype=torch.int64), ("a",), "own")
-
-def nothing():
-    return None
-
-NUMBER = 3
-"""
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A package of the user's in the folder where the command runs."""
-    name = f"own_{tmp_path.name.replace('-', '_')}"
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "net.py").write_text(OWN)
-    (tmp_path / name / "broken.py").write_text("import torch\ntorch.no_such_function()\n")
-    (tmp_path / name / "needy.py").write_text("import no_such_library_at_all\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return name
+from recipe.tiny import ARGUMENTS, recipe, write_network
 
 
 def refusal(kind: type[PluriaError], spec: Network) -> str:
@@ -192,75 +153,6 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
         assert word in refusal(CheckpointError, Network(model="small_cnn", arguments=ARGUMENTS, checkpoint=place))
 
 
-@pytest.fixture(scope="module")
-def hugging_face(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny vision transformer of random weights, as transformers saves it."""
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    folder = tmp_path_factory.mktemp("vit")
-    config = transformers.ViTConfig(
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        image_size=4,
-        patch_size=2,
-        num_channels=1,
-        num_labels=3,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformers.ViTForImageClassification(config).save_pretrained(folder)
-    return folder
-
-
-def test_a_hugging_face_folder(hugging_face: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    capsys.readouterr()
-    model, _ = load_network(Network(model=str(hugging_face)))
-    assert capsys.readouterr() == ("", ""), "no bars of other libraries"
-    assert not model.training
-    assert model(torch.zeros(2, 1, 4, 4)).logits.shape == (2, 3)
-    saved = load_file(hugging_face / "model.safetensors")
-    assert torch.equal(model.state_dict()["classifier.weight"], saved["classifier.weight"])
-
-
-def copied(folder: Path, to: Path, **config: Any) -> Path:
-    to.mkdir()
-    for file in folder.iterdir():
-        (to / file.name).write_bytes(file.read_bytes())
-    held = json.loads((to / "config.json").read_text())
-    (to / "config.json").write_text(json.dumps({**held, **config}))
-    return to
-
-
-def test_hugging_face_folders_that_do_not_serve(hugging_face: Path, tmp_path: Path) -> None:
-    odd = copied(hugging_face, tmp_path / "odd", architectures=["NoSuchModel"])
-    assert "has no architecture 'NoSuchModel'" in refusal(RecipeError, Network(model=str(odd)))
-    gptq = copied(hugging_face, tmp_path / "gptq", quantization_config={"quant_method": "gptq"})
-    assert "is quantised already (config.json names the method 'gptq')" in refusal(
-        CheckpointError, Network(model=str(gptq))
-    )
-    text = copied(hugging_face, tmp_path / "text")
-    (text / "config.json").write_text("{")
-    assert "config.json is not JSON" in refusal(CheckpointError, Network(model=str(text)))
-    (text / "config.json").write_text("[]")
-    assert "config.json holds no mapping" in refusal(CheckpointError, Network(model=str(text)))
-    bare = copied(hugging_face, tmp_path / "bare")
-    (bare / "model.safetensors").unlink()
-    assert str(bare) in refusal(CheckpointError, Network(model=str(bare)))
-
-
-def test_a_hugging_face_folder_without_all_weights_is_not_filled_up_at_random(
-    hugging_face: Path, tmp_path: Path
-) -> None:
-    part = copied(hugging_face, tmp_path / "part")
-    held = load_file(part / "model.safetensors")
-    save_file(
-        {n: v for n, v in held.items() if "classifier" not in n}, part / "model.safetensors", metadata={"format": "pt"}
-    )
-    said = refusal(CheckpointError, Network(model=str(part)))
-    assert "the checkpoint lacks classifier.bias, classifier.weight" in said
-
-
 def test_training_follows_its_seed_and_leaves_the_network_alone(task: Path) -> None:
     spec = recipe(
         task,
@@ -286,76 +178,6 @@ def test_training_that_diverges_says_so(task: Path) -> None:
     rows = dataset(Data(reader="arrays", arguments={"path": str(task / "data.npz")}))
     with pytest.raises(RecipeError, match=r"training diverged at rate 1e\+30: give a smaller network.train.rate"):
         trained(model, Training(epochs=3, rate=1e30), rows, lambda done, loss: None)
-
-
-def test_halves_share_no_row_and_have_the_same_classes(task: Path) -> None:
-    rows = data_rows(recipe(task))
-    assert (len(rows.calibration), len(rows.figures)) == (20, 20)
-    one, other = ({tuple(x.flatten().tolist()) for x in part.inputs} for part in (rows.calibration, rows.figures))
-    assert not one & other
-    counts = [torch.bincount(part.targets, minlength=3).tolist() for part in (rows.calibration, rows.figures)]
-    assert all(abs(a - b) <= 1 for a, b in zip(*counts, strict=True))
-
-
-def test_rows_of_their_own_calibrate(task: Path) -> None:
-    write_data(task / "other.npz", rows=9, seed=1)
-    rows = data_rows(
-        recipe(task, calibration={"reader": "arrays", "arguments": {"path": str(task / "other.npz")}, "rows": 6})
-    )
-    assert (len(rows.calibration), len(rows.figures)) == (6, 40)
-
-
-def test_rows_of_a_reader_of_the_users_own(package: str) -> None:
-    found = dataset(Data(reader=f"{package}.net:rows", arguments={"count": 5}))
-    assert isinstance(found, Dataset)
-    assert len(found) == 5
-
-
-@pytest.mark.parametrize(
-    ("spec", "kind", "said"),
-    [
-        ({"reader": "digts"}, RecipeError, "no reader 'digts'; did you mean 'digits'?"),
-        ({"reader": "digits", "arguments": {"splt": "test"}}, DataError, "unexpected keyword argument 'splt'"),
-        ({"reader": "digits", "arguments": {"split": "tets"}}, DataError, "did you mean 'test'?"),
-        ({"reader": "arrays"}, DataError, "missing a required argument: 'path'"),
-        ({"reader": "arrays", "arguments": {"path": "none.npz"}}, DataError, "looked for an .npz file at none.npz"),
-        ({"reader": "{0}.net:rows", "arguments": {"number": 3}}, DataError, "reader '{0}.net:rows': rows() got an"),
-        ({"reader": "{0}.net:rows", "arguments": {"count": 0}}, DataError, "own: there is no example"),
-        ({"reader": "{0}.net:nothing"}, RecipeError, "gives NoneType, not a pluria Dataset"),
-        ({"reader": "{0}.net:rose"}, RecipeError, "has no 'rose' to call; did you mean 'rows'?"),
-    ],
-)
-def test_readers_that_do_not_serve(package: str, spec: dict[str, Any], kind: type[PluriaError], said: str) -> None:
-    held = {**spec, "reader": spec["reader"].format(package)}
-    with pytest.raises(kind) as caught:
-        dataset(Data.model_validate(held))
-    assert said.format(package) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "said"),
-    [
-        ({"x": np.zeros((0, 1, 4, 4), "float32"), "y": np.zeros(0, "int64")}, "there is no example"),
-        ({"x": np.zeros((1, 1, 4, 4), "float32"), "y": np.zeros(1, "int64")}, "1 example cannot be split"),
-        ({"x": np.zeros((4, 1, 4, 4), "float32"), "y": np.array([0, 1, -1, 2])}, "target -1 in row 2"),
-        ({"x": np.zeros((4, 1, 4, 4), "float32"), "y": np.array([0.0, 1, 1, 2])}, "must be integers"),
-        ({"x": np.zeros((4, 1, 4, 4), "float32"), "y": np.array([0, 1])}, "4 inputs but 2 targets"),
-        ({"x": np.full((4, 1, 4, 4), np.nan, "float32"), "y": np.array([0, 1, 1, 2])}, "NaN or infinite inputs"),
-        ({"x": np.zeros((4, 1, 4, 4), "float32"), "y": np.full(4, -100)}, "every target is -100 (ignored)"),
-        ({"x": np.zeros((4, 1, 4, 4), "float32"), "y": np.array([0, -100, 0, -100])}, None),
-        ({"x": np.zeros((4, 1, 4, 4), "float32")}, "no known pair"),
-    ],
-)
-def test_rows_that_do_not_serve(tmp_path: Path, arrays: dict[str, Any], said: str | None) -> None:
-    write_network(tmp_path / "net.safetensors")
-    np.savez(tmp_path / "data.npz", **arrays)
-    if said is None:
-        data_rows(recipe(tmp_path))
-        return
-    with pytest.raises(DataError) as caught:
-        data_rows(recipe(tmp_path))
-    assert said in str(caught.value)
-    assert "data" in str(caught.value)
 
 
 def test_devices() -> None:

@@ -24,7 +24,7 @@ Patterns = NDArray[np.uint16]
 Address = NDArray[np.uint64]
 Layout = NDArray[np.int64]
 
-BLOCK, PART, LINE, AHEAD = 1024, 256, 16, 512
+BLOCK, PART, LINE, AHEAD = 1024, 256, 16, 1024
 """Elements per block, per part, per cache line, and how far ahead memory is fetched; multiples of four."""
 
 INTEGER, MINIFLOAT, TABLE = 0, 1, 2

@@ -54,7 +54,7 @@ class Job:
         return f"{words}-seed{self.seed}"
 
     def plain(self) -> Job:
-        """The same without refresh, which needs inputs and changes neither bits nor noise."""
+        """The same without refresh, which needs inputs and changes no grid; its statistics are counted in `figures`."""
         return replace(self, arm=self.arm.model_copy(update={"refresh": False}))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pluria.core.errors import CheckpointError
-from pluria.core.params import check_finite
+from pluria.core.params import check_finite, memory
 from pluria.store.quantised import refuse_configured, refuse_quantised
 from pluria.store.tensors import opened, read_tensor
 from pluria.store.unpickle import is_torch_file, read_torch
@@ -146,14 +146,8 @@ def _stripped(params: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
 
 def _tied(params: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names that share memory as one object; an empty tensor shares nothing."""
-    first: dict[tuple[Any, ...], Tensor] = {}
-    return {name: first.setdefault(_memory(value), value) for name, value in params.items()}
-
-
-def _memory(value: Tensor) -> tuple[Any, ...]:
-    if not value.numel():
-        return (id(value),)
-    return value.data_ptr(), value.shape, value.stride(), value.dtype
+    first: dict[Hashable, Tensor] = {}
+    return {name: first.setdefault(memory(value), value) for name, value in params.items()}
 
 
 def _listed(names: list[str]) -> str:

@@ -86,16 +86,16 @@ class Measured:
 
 def measure(calibration: Outputs, figures: Outputs) -> Measured:
     """All figures of one arm."""
-    temperature = fit_temperature(calibration.pooled(), calibration.y)
-    pooled = figures.pooled()
+    fitted, pooled = calibration.pooled(), figures.pooled()
+    temperature = fit_temperature(fitted, calibration.y)
     scaled = temperature(pooled)
     found = {
         "scores": scores(pooled, figures.y),
         "scaled": scores(scaled, figures.y),
         "temperature": temperature.value,
         "temperature_clamped": temperature.clamped,
-        "calibration_nll": float(nll(calibration.pooled(), calibration.y).mean()),
-        "calibration_nll_scaled": float(nll(temperature(calibration.pooled()), calibration.y).mean()),
+        "calibration_nll": float(nll(fitted, calibration.y).mean()),
+        "calibration_nll_scaled": float(nll(temperature(fitted), calibration.y).mean()),
         "geometric": scores(mean_logit(figures.logits.to(torch.float64), figures.weights), figures.y),
         "diversity": diversity(figures),
         "curve": [point(calibration, figures, k) for k in sizes(len(figures.logits))],

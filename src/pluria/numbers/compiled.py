@@ -24,7 +24,7 @@ Patterns = NDArray[np.uint16]
 Address = NDArray[np.uint64]
 Layout = NDArray[np.int64]
 
-BLOCK, PART, LINE, AHEAD = 1024, 256, 16, 1024
+BLOCK, PART, LINE, AHEAD = 1024, 256, 16, 2048
 """Elements per block, per part, per cache line, and how far ahead memory is fetched; multiples of four."""
 
 INTEGER, MINIFLOAT, TABLE = 0, 1, 2
@@ -53,7 +53,7 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def prefetch(array: Array | Patterns, index: int) -> None:
-    """Ask for the cache line of `array[index]`, which may lie beyond the end; plain Python has no such thing."""
+    """Ask the second-level cache for the line of `array[index]`, which may lie beyond the end."""
 
 
 intrinsic: Any = extending.intrinsic
@@ -72,7 +72,7 @@ def _line(typing, array, index):  # type: ignore[no-untyped-def]
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         call = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
         address = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
-        builder.call(call, [address, number(0), number(3), number(1)])
+        builder.call(call, [address, number(0), number(2), number(1)])
         return context.get_dummy_value()
 
     return numba.void(array, index), generate

@@ -41,7 +41,9 @@ from pluria.score.diversity import (
     variance,
 )
 from pluria.score.isotonic import Decomposition, corp, corp_brier, corp_confidence, recalibrated
+from pluria.score.joint import all_epistemic, joint, marginal
 from pluria.score.members import MemberSums, member_sums
+from pluria.score.points import Points, draw_points
 from pluria.score.proper import BRIER, ERROR, NLL, brier, error, nll
 from pluria.score.regression import CRPS, MSE, RMSE, crps, gaussian_nll, squared_error
 from pluria.score.rows import flatten
@@ -71,6 +73,7 @@ __all__ = [
     "Equivalent",
     "Interval",
     "MemberSums",
+    "Points",
     "Reliability",
     "RiskCoverage",
     "Rows",
@@ -78,6 +81,7 @@ __all__ = [
     "Tally",
     "adaptive_ece",
     "adaptive_reliability",
+    "all_epistemic",
     "ambiguity",
     "aurc",
     "auroc",
@@ -93,6 +97,7 @@ __all__ = [
     "crps",
     "deep_ensemble_equivalent",
     "disagreement",
+    "draw_points",
     "ece",
     "entropy",
     "error",
@@ -100,7 +105,9 @@ __all__ = [
     "fpr_at",
     "gaussian_nll",
     "geometric_nll",
+    "joint",
     "kl",
+    "marginal",
     "max_probability",
     "member_brier",
     "member_error",

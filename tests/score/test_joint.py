@@ -206,3 +206,9 @@ def test_weights_and_values_that_are_refused(score):
         broken[2, 5, 1] = value
         with pytest.raises(ValueError, match=r"member 2 holds NaN or \+inf at example 5"):
             score(broken, y, POINTS)
+
+
+def test_a_byte_target_is_not_taken_for_ignored():
+    logits, _ = members(c=160)
+    y = torch.full((30,), 156)
+    torch.testing.assert_close(joint(logits, y.to(torch.uint8), POINTS), joint(logits, y, POINTS), **CLOSE)

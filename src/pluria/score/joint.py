@@ -124,7 +124,7 @@ def _check(outputs: Tensor, y: Tensor, points: Points, temperature: float) -> No
         given = f"{list(outputs.shape)} and {list(y.shape)}"
         raise ValueError(f"outputs [K, N, C] with at least one member and y [N] do not fit: {given}; see flatten")
     check_targets(y, outputs.shape[-1])
-    if bool((y == IGNORED).any()):
+    if bool((y.long() == IGNORED).any()):  # in uint8, -100 would be class 156
         raise ValueError("drop ignored targets and their rows first, with flatten")
     if int(points.examples.max()) >= len(y):
         raise ValueError(f"the points reach example {int(points.examples.max())}, but there are {len(y)} rows")

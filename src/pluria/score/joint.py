@@ -5,6 +5,7 @@
     all_epistemic  E = -(1/tau) sum over the distinct x of log sum_m w_m p_m(y | x)
 
 Where the same members are right on several inputs, J < M. No temperature does that: a single model has J = M.
+Where members take turns in being right, J > M: one member must answer for all points, the mean need not.
 But a repeated example repeats its one label, and that alone rewards calling all uncertainty epistemic: E is what a
 single model gets for drawing one label for each distinct input and repeating it. So a J counts only where it beats the
 E of the plain network on the same points. With all points different E = M, and a J below it comes from the members.

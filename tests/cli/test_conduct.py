@@ -216,7 +216,7 @@ def test_an_interrupted_run_exits_with_130_and_goes_on(
     )
     assert result.out == ""
     assert not (here / "out dir" / "figures.json").exists()
-    assert len(list((here / "out dir").glob("predictions/*/*"))) == 2
+    assert len(list((here / "out dir").glob("predictions/*/*/*/*"))) == 2
     assert pluria("run", "recipe.yaml", "--out", "out dir", "--set", "batch=8").code == 0
     assert pluria("run", "recipe.yaml", "--out", "whole", "--set", "batch=8").code == 0
     one, other = (json.loads((here / name / "figures.json").read_text()) for name in ("out dir", "whole"))

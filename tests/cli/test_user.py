@@ -15,7 +15,8 @@ import pluria as library
 from cli.conftest import Pluria
 from cli.user import MODEL, network, process, write_user
 from core.laws import same_bits
-from pluria.recipe.measure import Outputs, measure
+from pluria.recipe.measure import measure
+from pluria.recipe.outputs import Outputs
 
 
 def test_from_a_checkpoint_to_figures(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_a_run_and_its_report(ran: Path, pluria: Pluria) -> None:
     figures = json.loads((ran / "out" / "figures.json").read_text())
     assert figures["command"] == "pluria run recipe.yaml --out out --quiet"
     assert (ran / "out" / "report.html").stat().st_size > 1000
-    from pluria.recipe.schema import read_recipe
+    from pluria.recipe.reading import read_recipe
 
     assert read_recipe("out/recipe.yaml") == read_recipe("recipe.yaml"), "the recipe as it was run can be run again"
     before = (ran / "out" / "report.html").read_bytes()

@@ -95,6 +95,7 @@ RECIPE = """
 title: Mine
 network: {model: "my_package.net:Net", checkpoint: net.safetensors}
 data: {reader: arrays, arguments: {path: rows.npz}}
-arms: [{method: low_precision, members: 2, format: int3}]
+arms: [{method: low_precision, members: 2, format: int3, refresh: false}]
+views: []
 controls: false
 """

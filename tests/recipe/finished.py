@@ -12,7 +12,7 @@ from pluria.recipe.schema import Recipe
 from recipe.tiny import recipe
 
 ARMS = [
-    {"method": "low_precision", "members": 3, "format": "int3"},
+    {"method": "low_precision", "members": 3, "format": "int3", "refresh": False},
     {"method": "low_precision", "members": 2, "format": "int4", "refresh": True, "views": ["identity", "flip"]},
 ]
 
@@ -32,7 +32,7 @@ def kept(out: Path) -> dict[str, bytes]:
         str(file.relative_to(out)): b"".join(
             name.encode() + value.numpy().tobytes() for name, value in sorted(load_file(file).items())
         )
-        for file in sorted(out.glob("predictions/*/*.safetensors"))
+        for file in sorted(out.glob("predictions/**/*.safetensors"))
     }
 
 
@@ -45,6 +45,12 @@ def without_times(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 REFRESHED = "INT-4 stratified refreshed 2 views × 2"
+
+
+def made(out: Path) -> int:
+    """How many members are predicted on both parts of the rows."""
+    assert len(kept(out)) % 2 == 0
+    return len(kept(out)) // 2
 
 
 class Stop:

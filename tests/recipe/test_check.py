@@ -12,7 +12,8 @@ from torch import nn
 
 from pluria.core.errors import DataError, PluriaError, RecipeError
 from pluria.recipe.check import check_fits, check_outputs
-from pluria.recipe.run import prepare, run
+from pluria.recipe.prepare import prepare
+from pluria.recipe.run import run
 from pluria.zoo.dataset import Dataset
 from recipe.tiny import ARGUMENTS, recipe, write_network
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ from torch import Tensor
 from pluria.pool import fit_temperature, mean_probability
 from pluria.recipe.figures import figures
 from pluria.recipe.folder import RunFolder
-from pluria.recipe.measure import Outputs, measure
+from pluria.recipe.measure import measure
+from pluria.recipe.outputs import Outputs
 from pluria.recipe.plan import FULL, Job
+from pluria.recipe.prepare import Prepared, prepare
 from pluria.recipe.resolve import Rows
-from pluria.recipe.run import Prepared, prepare
+from pluria.recipe.schema import ONLY
 from pluria.score import nll
 from pluria.zoo.dataset import Dataset
 from recipe.tiny import recipe, write_all
 
 ARMS = [
-    {"method": "low_precision", "members": 2, "each": {"format": ["int3", "int5"]}},
-    {"method": "isotropic", "members": 2, "std": 0.1},
+    {"method": "low_precision", "members": 2, "refresh": False, "each": {"format": ["int3", "int5"]}},
+    {"method": "isotropic", "members": 2, "std": 0.1, "refresh": False},
 ]
 
 
@@ -35,7 +38,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 def made_up(job: Job, rows: int, part: str) -> Tensor:
     """Logits of a job that follow its name and seed."""
-    seed = sum(map(ord, f"{job.slug} {part}"))
+    seed = sum(map(ord, f"{job.name} {job.seed} {part}"))
     return torch.randn(job.arm.members, rows, 3, generator=torch.Generator().manual_seed(seed))
 
 
@@ -49,12 +52,16 @@ def keep(prepared: Prepared, folder: RunFolder, better: dict[str, float] | None 
         lean = (better or {}).get(job.name, 0.0)
         parts["calibration"] += lean * torch.nn.functional.one_hot(prepared.rows.calibration.targets, 3)
         for position in range(job.arm.members):
-            own = {name: value[position] for name, value in parts.items()}
-            folder.keep(job.slug, position, own, 0.5)
+            for name, value in parts.items():
+                folder.keep(job.place(ONLY), name, position, value[position], 0.25)
 
 
 def found(prepared: Prepared, folder: RunFolder, rows: Rows | None = None) -> dict[str, Any]:
-    return figures(prepared.recipe, prepared.model, rows or prepared.rows, prepared.jobs, folder, "", ["a note"])
+    return figures(replace(prepared, rows=rows or prepared.rows, notes=["a note"]), folder, "")
+
+
+def place(prepared: Prepared, name: str, seed: int) -> str:
+    return next(job for job in prepared.jobs if job.id == (name, seed)).place(ONLY)
 
 
 def relabelled(rows: Dataset) -> Dataset:
@@ -83,10 +90,11 @@ def test_figures_are_those_of_the_kept_outputs(prepared: Prepared, folder: RunFo
     one = arm(held, "INT-3 stratified × 2")
     each = []
     for seed in (0, 1):
-        slug = f"int-3-stratified-2-seed{seed}"
         parts = []
         for name, rows in (("calibration", prepared.rows.calibration), ("figures", prepared.rows.figures)):
-            parts.append(Outputs.of(folder.outputs(slug, 2, name), rows.targets))
+            parts.append(
+                Outputs.of(folder.outputs([place(prepared, "INT-3 stratified × 2", seed)], 2, name), rows.targets)
+            )
         each.append(measure(*parts).figures)
     for part in ("scores", "scaled", "diversity", "geometric"):
         for name in each[0][part]:
@@ -108,12 +116,12 @@ def test_differences_are_paired_with_full_precision(
 ) -> None:
     y = prepared.rows.figures.targets
 
-    def values(slug: str, members: int) -> Tensor:
-        return nll(mean_probability(folder.outputs(slug, members, "figures").double()), y)
+    def values(name: str, seed: int, members: int) -> Tensor:
+        return nll(mean_probability(folder.outputs([place(prepared, name, seed)], members, "figures").double()), y)
 
-    own = (values("int-5-stratified-2-seed0", 2) + values("int-5-stratified-2-seed1", 2)) / 2
+    own = (values("INT-5 stratified × 2", 0, 2) + values("INT-5 stratified × 2", 1, 2)) / 2
     gap = arm(held, "INT-5 stratified × 2")["difference"]["nll"]
-    assert gap["estimate"] == pytest.approx(float((own - values("full-precision-seed0", 1)).mean()), abs=1e-12)
+    assert gap["estimate"] == pytest.approx(float((own - values(FULL, 0, 1)).mean()), abs=1e-12)
     assert gap["low"] < gap["estimate"] < gap["high"]
     none = arm(held, FULL)["difference"]["nll"]
     assert (none["estimate"], none["low"], none["high"]) == (0, 0, 0)
@@ -122,7 +130,7 @@ def test_differences_are_paired_with_full_precision(
 @pytest.mark.parametrize("name", ["INT-3 stratified × 2", "isotropic std 0.1 × 2"])
 def test_the_main_arm_is_the_best_on_calibration_rows(prepared: Prepared, tmp_path: Path, name: str) -> None:
     folder = RunFolder(tmp_path)
-    keep(prepared, folder, {name: 1.5, FULL: 3.0, "INT-5 nearest": 3.0})
+    keep(prepared, folder, {name: 1.5, FULL: 5.0, "INT-5 nearest": 3.0})
     held = found(prepared, folder)
     assert held["main"] == name
     assert arm(held, name)["control"] is False
@@ -183,24 +191,20 @@ def test_outputs_on_the_figure_rows_choose_nothing(prepared: Prepared, tmp_path:
     keep(prepared, folder)
     for job in prepared.jobs:
         for position in range(job.arm.members):
-            parts = {name: folder.outputs(job.slug, job.arm.members, name)[position] for name in PARTS}
-            parts["figures"] = parts["figures"].flip(0)
-            folder.keep(job.slug, position, parts, 0.5)
+            outputs = folder.outputs([job.place(ONLY)], job.arm.members, "figures")[position]
+            folder.keep(job.place(ONLY), "figures", position, outputs.flip(0), 0.25)
     other = found(prepared, folder)
     assert other["main"] == held["main"]
     assert other["equal_bits"] == held["equal_bits"]
     assert arm(other, FULL)["scores"] != arm(held, FULL)["scores"]
 
 
-PARTS = ("calibration", "figures")
-
-
 def test_costs(prepared: Prepared, held: dict[str, Any]) -> None:
-    count = sum(value.numel() for value in prepared.model.state_dict().values())
-    weights = {name: value for name, value in prepared.model.named_parameters() if value.ndim > 1}
+    count = sum(value.numel() for value in prepared.sources[ONLY].model.state_dict().values())
+    weights = {name: value for name, value in prepared.sources[ONLY].model.named_parameters() if value.ndim > 1}
     rounded = sum(value.numel() for value in weights.values())
     channels = sum(len(value) for value in weights.values())
-    state = prepared.model.state_dict().values()
+    state = prepared.sources[ONLY].model.state_dict().values()
     others = 8 * sum(value.numel() * value.element_size() for value in state) - 32 * rounded
     one, single = arm(held, "INT-3 stratified × 2")["cost"], arm(held, "INT-3 nearest")["cost"]
     assert one["parameters"] == count
@@ -233,6 +237,6 @@ def test_temperature_of_an_arm_is_the_mean_of_its_seeds(
     y = prepared.rows.calibration.targets
     fitted = []
     for seed in (0, 1):
-        outputs = folder.outputs(f"int-5-stratified-2-seed{seed}", 2, "calibration").double()
+        outputs = folder.outputs([place(prepared, "INT-5 stratified × 2", seed)], 2, "calibration").double()
         fitted.append(fit_temperature(mean_probability(outputs), y).value)
     assert arm(held, "INT-5 stratified × 2")["temperature"] == pytest.approx(sum(fitted) / 2)

@@ -13,6 +13,10 @@ def arm(name: str, *, nll: float, scaled: float, error: float, **changes: Any) -
     held = {
         "name": name,
         "control": True,
+        "method": "full_precision",
+        "networks": ["network"],
+        "refresh": False,
+        "views": ["identity"],
         "members": 1,
         "scores": {"nll": nll, "error": error},
         "scaled": {"nll": scaled},
@@ -30,7 +34,14 @@ FULL = arm("full precision", nll=0.50, scaled=0.40, error=0.10)
 def drawn(scaled: float, low: float, high: float, **changes: Any) -> dict[str, Any]:
     gap = {"estimate": scaled - 0.40, "low": low, "high": high}
     cost = {"forwards": 8, "bits_planes": 1250, "bits_members": 4000, "parameters": 100}
-    options = {"control": False, "members": 8, "difference": {"nll_scaled": gap}, "cost": cost, **changes}
+    options = {
+        "control": False,
+        "method": "low_precision",
+        "members": 8,
+        "difference": {"nll_scaled": gap},
+        "cost": cost,
+        **changes,
+    }
     return arm("INT-5 stratified × 8", nll=0.42, scaled=scaled, error=0.09, **options)
 
 
@@ -41,7 +52,7 @@ def found(
 ) -> dict[str, Any]:
     main = next(one for one in arms if one["name"] == "INT-5 stratified × 8")
     rival = {"name": best_control(main, list(arms))["name"], "low": between[0], "high": between[1]}
-    return {"arms": list(arms), "main": main["name"], "rival": rival, "noise": noise or []}
+    return {"arms": list(arms), "reference": FULL["name"], "main": main["name"], "rival": rival, "noise": noise or []}
 
 
 def test_a_real_gain() -> None:
@@ -111,9 +122,9 @@ def test_no_warnings_without_reason() -> None:
 
 @pytest.mark.parametrize(("nll", "warned"), [(0.511, True), (0.509, False), (0.40, False)])
 def test_refresh_that_hurts_the_network_itself(nll: float, warned: bool) -> None:
-    refreshed = arm("full precision refreshed", nll=nll, scaled=0.4, error=0.1)
+    refreshed = arm("full precision refreshed", nll=nll, scaled=0.4, error=0.1, refresh=True)
     lines = warnings(found(FULL, refreshed, drawn(0.36, -0.06, -0.02)))
-    assert any("refresh alone raises the unperturbed network's NLL by 0.011" in line for line in lines) is warned
+    assert any("refresh alone raises the NLL of full precision by 0.011" in line for line in lines) is warned
     assert len(lines) == warned
 
 

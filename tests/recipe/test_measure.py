@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pluria.recipe.measure import Outputs, diagram, diversity, measure, scores, sizes
+from pluria.recipe.measure import diagram, diversity, measure, scores, sizes
+from pluria.recipe.outputs import Outputs
 
 K, N, C = 4, 30, 3
 

@@ -9,20 +9,29 @@ import pytest
 from torch import nn
 
 from pluria.core.errors import RecipeError
-from pluria.recipe.plan import SINGLES, Job, arm_name, draw, filled, format_name, has_dropout, jobs, same
-from pluria.recipe.schema import Arm
+from pluria.recipe.controls import SINGLES
+from pluria.recipe.named import arm_name, format_name, has_dropout
+from pluria.recipe.plan import Job, draw, filled, jobs
+from pluria.recipe.schema import ONLY, Arm
+from pluria.recipe.source import Source
 from pluria.zoo.networks import network
 from recipe.tiny import ARGUMENTS, recipe
 
-LOW = {"method": "low_precision", "members": 4, "format": "int4"}
+LOW = {"method": "low_precision", "members": 4, "format": "int4", "refresh": False}
 
 
 def net(**changes: Any) -> nn.Module:
     return network("small_cnn", **{**ARGUMENTS, **changes})
 
 
-def planned(arms: list[dict[str, Any]], model: nn.Module | None = None, **changes: Any) -> list[Job]:
-    return jobs(recipe(Path(), arms=arms, **changes), model or net())
+def planned(
+    arms: list[dict[str, Any]], model: nn.Module | None = None, *, images: bool = False, **changes: Any
+) -> list[Job]:
+    return jobs(recipe(Path(), arms=arms, **changes), {ONLY: Source(model or net())}, images=images)
+
+
+def full(arm: Arm) -> Arm:
+    return filled(arm, {ONLY: Source(net())})
 
 
 def names(found: list[Job], *, control: bool, candidates: bool = False) -> list[str]:
@@ -67,7 +76,7 @@ def test_controls_where_there_are_views() -> None:
 
 
 def test_controls_of_several_formats_and_sizes() -> None:
-    found = planned([{"method": "low_precision", "members": 3, "each": {"format": ["int5", "int3"]}}, LOW])
+    found = planned([{**LOW, "members": 3, "each": {"format": ["int5", "int3"]}}, LOW])
     assert names(found, control=True) == [
         "full precision",
         "INT-5 nearest",
@@ -105,11 +114,11 @@ def test_an_arm_that_repeats_another_is_left_out() -> None:
     defaults = {"coupling": "stratified", "granularity": "channel", "refresh": False, "views": ["identity"]}
     found = planned([LOW, LOW, {**LOW, **defaults}, {**LOW, "format": "INT-4"}, {**LOW, "where": None}], seeds=[0, 0])
     assert [job.name for job in found if not job.control] == ["INT-4 stratified × 4"]
-    assert len({job.slug for job in found}) == len(found)
+    assert len({job.place(ONLY) for job in found}) == len(found)
 
 
 def test_the_default_format_has_a_name() -> None:
-    found = planned([{"method": "low_precision"}])
+    found = planned([{"method": "low_precision", "refresh": False}])
     assert names(found, control=False) == ["INT-5 stratified × 8"]
     assert names(found, control=True) == ["full precision", "INT-5 nearest", "INT-5 Gaussian of matched variance × 8"]
     assert "INT-5 nearest" not in {job.name for job in found if job.candidate}
@@ -120,21 +129,21 @@ def test_the_default_format_has_a_name() -> None:
     [
         ({**LOW, "views": ["identity", "flip"]}, {**LOW, "views": ["identity", "left"]}),
         ({**LOW, "where": ["conv1.*"]}, {**LOW, "where": ["!conv1.*"]}),
-        ({"method": "isotropic", "std": 0.01}, {"method": "isotropic", "std": 0.1}),
+        ({"method": "isotropic", "std": 0.01, "refresh": False}, {"method": "isotropic", "std": 0.1, "refresh": False}),
         ({**LOW, "format": {"conv*": "int4", "*": "int5"}}, {**LOW, "format": {"*": "int5", "conv*": "int4"}}),
     ],
 )
 def test_arms_that_look_alike_are_all_kept(one: dict[str, Any], other: dict[str, Any]) -> None:
     found = [job for job in planned([one, other]) if not job.control]
-    wanted = [filled(Arm.model_validate(arm)) for arm in (one, other)]
-    assert all(same(job.arm, arm) for job, arm in zip(found, wanted, strict=True))
+    wanted = [full(Arm.model_validate(arm)) for arm in (one, other)]
+    assert all(job.arm == arm for job, arm in zip(found, wanted, strict=True))
     assert len({job.name for job in found}) == 2
-    assert len({job.slug for job in found}) == 2
+    assert len({job.place(ONLY) for job in found}) == 2
 
 
 def test_names_say_what_differs_from_the_default() -> None:
     def name(**arm: Any) -> str:
-        return arm_name(filled(Arm.model_validate(arm)))
+        return arm_name(full(Arm.model_validate(arm)), several=False)
 
     assert name(**LOW) == "INT-4 stratified × 4"
     assert name(**LOW, coupling="independent", granularity=16) == "INT-4 independent granularity 16 × 4"
@@ -147,10 +156,10 @@ def test_names_say_what_differs_from_the_default() -> None:
 
 
 def test_a_single_model_has_one_member_or_one_for_each_view() -> None:
-    assert filled(Arm(method="nearest")).members == 1
-    assert filled(Arm(method="nearest", views=("identity", "flip"))).members == 2
-    assert filled(Arm(method="nearest", members=3)).members == 3
-    assert filled(Arm(method="low_precision")).members == 8
+    assert full(Arm(method="nearest")).members == 1
+    assert full(Arm(method="nearest", views=("identity", "flip"))).members == 2
+    assert full(Arm(method="nearest", members=3)).members == 3
+    assert full(Arm(method="low_precision")).members == 8
 
 
 @pytest.mark.parametrize("arm", [{"method": "dropout", "members": 4}, {"method": "nearest"}])
@@ -190,9 +199,9 @@ def test_dropout_that_would_do_something(module: nn.Module, has: bool) -> None:
 
 def test_members_are_drawn_by_position() -> None:
     (job,) = [job for job in planned([LOW]) if not job.control]
-    model = net()
-    _, some = draw(job, model, [], [2, 0])
-    _, every = draw(job, model, [], [0, 1, 2, 3])
+    source = Source(net())
+    _, some = draw(job, ONLY, source, [2, 0])
+    _, every = draw(job, ONLY, source, [0, 1, 2, 3])
     assert some.members == (2, 0)
     assert every.members == (0, 1, 2, 3)
     assert (some.params(2)["head.weight"] == every.params(2)["head.weight"]).all()
@@ -200,4 +209,5 @@ def test_members_are_drawn_by_position() -> None:
 
 def test_slugs_are_names_of_folders() -> None:
     found = planned([{**LOW, "where": ["../*", "conv*"]}, {**LOW, "format": {"../../x*": "int4", "*": "int3"}}])
-    assert all(set(job.slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") for job in found)
+    assert all(set(job.place(ONLY)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-/") for job in found)
+    assert all(job.place(ONLY).count("/") == 1 for job in found)

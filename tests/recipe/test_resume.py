@@ -17,7 +17,7 @@ from torch import nn
 
 from pluria.core.errors import RecipeError
 from pluria.recipe.run import run
-from recipe.finished import ARMS, Stop, asked, figures_of, kept, without_times
+from recipe.finished import ARMS, Stop, asked, figures_of, kept, made, without_times
 from recipe.tiny import ARGUMENTS, plain, write_data, write_network
 
 
@@ -26,7 +26,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(done: Path, tmp_path: Path,
     whole, part = done / "out", tmp_path / "part"
     with pytest.raises(KeyboardInterrupt):
         run(asked(done), part, progress=Stop(after))
-    assert len(kept(part)) == after
+    assert made(part) == after
     assert not (part / "figures.json").exists()
     told = Stop(-1)
     resumed = run(asked(done), part, progress=told)
@@ -59,10 +59,10 @@ def test_an_interrupted_training_run_goes_on_to_the_same_bits(task: Path) -> Non
     ids=["cut", "empty", "rubbish", "gone"],
 )
 def test_a_damaged_file_of_predictions_is_made_again(done: Path, out: Path, spoil: Callable[[Path], None]) -> None:
-    spoil(out / "predictions" / "int-3-stratified-3-seed4" / "00001.safetensors")
+    spoil(next(out.glob("predictions/network/int-3-stratified-*-seed4/figures/00001.safetensors")))
     told = Stop(-1)
     again = run(asked(done), out, progress=told)
-    assert [what for what, _, _ in told.told] == ["INT-3 stratified × 3", "figures"]
+    assert [what for what, _, _ in told.told] == ["INT-3 stratified × 3, member 1", "figures"]
     assert kept(out) == kept(done / "out")
     assert without_times(again) == without_times(figures_of(done / "out"))
 
@@ -70,17 +70,49 @@ def test_a_damaged_file_of_predictions_is_made_again(done: Path, out: Path, spoi
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"arms": ARMS[:1]}, "arms"),
-        ({"seeds": [0, 4, 5]}, "seeds"),
-        ({"batch": 7, "title": "another"}, "batch, title"),
-        ({"controls": True}, "controls"),
+        ({"batch": 7, "title": "another"}, "batch"),
+        ({"unlabelled_rows": 8, "channels_last": True}, "channels_last, unlabelled_rows"),
+        (
+            {"data": {"reader": "arrays", "arguments": {"path": "{0}/train.npz"}}},
+            "networks.network, rows.calibration, rows.figures",
+        ),
     ],
 )
-def test_a_folder_takes_one_recipe(done: Path, out: Path, changes: dict[str, Any], named: str) -> None:
+def test_a_folder_takes_one_way_of_predicting(done: Path, out: Path, changes: dict[str, Any], named: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        run(asked(done, **changes), out)
+        run(asked(done, **json.loads(json.dumps(changes).replace("{0}", str(done)))), out)
     assert str(caught.value) == f"{out} holds another run (different: {named}). Give another folder, or --restart"
     assert kept(out) == kept(done / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "fresh"),
+    [
+        ({"arms": ARMS[:1]}, 0),
+        ({"seeds": [0, 4, 5]}, 5),
+        ({"arms": [{**ARMS[0], "members": 5}, ARMS[1]], "title": "larger"}, 4),
+        ({"arms": [*ARMS, {**ARMS[0], "format": "int5"}]}, 6),
+    ],
+)
+def test_a_recipe_may_gain_and_lose_arms(
+    done: Path, out: Path, tmp_path: Path, changes: dict[str, Any], fresh: int
+) -> None:
+    told = Stop(-1)
+    found = run(asked(done, **changes), out, progress=told)
+    assert len(told.told) == fresh + 1
+    assert kept(done / "out").items() <= kept(out).items()
+    assert without_times(found) == without_times(run(asked(done, **changes), tmp_path / "afresh"))
+
+
+def test_rows_to_look_at_may_be_added_later(done: Path, out: Path, tmp_path: Path) -> None:
+    more = {"shifted": {"dark": {"brightness": -0.5}}, "outside": {"train": {"reader": "arrays", "arguments": {}}}}
+    more["outside"]["train"]["arguments"] = {"path": str(done / "train.npz")}
+    scaled = {"data": {"reader": "arrays", "arguments": {"path": str(done / "data.npz")}}}
+    del more["shifted"]  # these pictures have no range that a change could keep to
+    found = run(asked(done, **scaled, **more), out)
+    assert len(kept(out)) == 11 * 3
+    assert all(0 <= arm["outside"]["train"]["entropy"]["auroc"] <= 1 for arm in found["arms"])
+    assert without_times(found) == without_times(run(asked(done, **scaled, **more), tmp_path / "afresh"))
 
 
 def test_other_inputs_under_the_same_names_are_noticed(task: Path) -> None:
@@ -88,11 +120,11 @@ def test_other_inputs_under_the_same_names_are_noticed(task: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(spec, task / "out", progress=Stop(1))
     write_data(task / "data.npz", seed=1)
-    with pytest.raises(RecipeError, match=r"holds another run \(different: code, rows\)"):
+    with pytest.raises(RecipeError, match=r"different: networks.network, rows.calibration, rows.figures\)"):
         run(spec, task / "out")
     write_data(task / "data.npz", seed=0)
     write_network(task / "net.safetensors", seed=9)
-    with pytest.raises(RecipeError, match=r"holds another run \(different: code, network\)"):
+    with pytest.raises(RecipeError, match=r"holds another run \(different: networks.network\)"):
         run(spec, task / "out")
 
 
@@ -101,7 +133,7 @@ def test_restart_forgets_the_earlier_run(done: Path, out: Path, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         run(spec, out, restart=True, progress=Stop(2))
     assert not (out / "figures.json").exists(), "no figures of another run are left"
-    assert len(kept(out)) == 2
+    assert made(out) == 2
     found = run(spec, out)
     assert without_times(found) == without_times(run(spec, tmp_path / "fresh"))
     assert kept(out) == kept(tmp_path / "fresh")
@@ -135,7 +167,7 @@ def test_a_network_whose_code_has_changed_is_noticed(task: Path, monkeypatch: py
     spec = asked(task, network={"model": "own:Net", "checkpoint": "own.safetensors"}, arms=ARMS[:1])
     run(spec, task / "out")
     monkeypatch.setattr(sys.modules["own"].Net, "forward", lambda self, x: 2 * self[1](self[0](x)))
-    with pytest.raises(RecipeError, match=r"another run \(different: code\)"):
+    with pytest.raises(RecipeError, match=r"another run \(different: networks.network\)"):
         run(spec, task / "out")
 
 
@@ -143,7 +175,7 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from pluria.recipe.run import run
-from pluria.recipe.schema import read_recipe
+from pluria.recipe.reading import read_recipe
 
 def tell(what, done, total):
     print(what, flush=True)
@@ -165,7 +197,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(task: Path) -> None:
     process.kill()
     process.communicate(timeout=240)
     assert process.returncode == -signal.SIGKILL
-    assert 4 <= len(kept(task / "part")) <= 6
+    assert 8 <= len(kept(task / "part")) <= 12
     resumed, whole = run(asked(task), task / "part"), run(asked(task), task / "whole")
     assert kept(task / "part") == kept(task / "whole")
     assert without_times(resumed) == without_times(whole)

@@ -16,12 +16,19 @@ from pluria.core.errors import DataError, RecipeError
 from pluria.predict import gather, predict
 from pluria.recipe.folder import RunFolder
 from pluria.recipe.plan import FULL
-from pluria.recipe.run import prepare, run
-from pluria.recipe.schema import Recipe
+from pluria.recipe.prepare import Prepared, prepare
+from pluria.recipe.run import run
+from pluria.recipe.schema import ONLY, Recipe
 from pluria.store import load_all
 from pluria.zoo.views import view
-from recipe.finished import ARMS, REFRESHED, Stop, asked, figures_of, kept, without_times
+from recipe.finished import ARMS, REFRESHED, Stop, asked, figures_of, made, without_times
 from recipe.tiny import flat, half, write_data, write_dense
+
+
+def outputs_of(out: Path, prepared: Prepared, name: str) -> torch.Tensor:
+    """Kept outputs of an arm with the first seed on the figure rows."""
+    job = next(job for job in prepared.jobs if job.name == name)
+    return RunFolder(out).outputs([job.place(ONLY)], job.arm.members, "figures")
 
 
 def test_the_folder_holds_all_there_is_to_know(done: Path) -> None:
@@ -35,7 +42,7 @@ def test_the_folder_holds_all_there_is_to_know(done: Path) -> None:
     }
     state = json.loads((out / "run.json").read_text())
     assert Recipe.model_validate(state["recipe"]) == asked(done)
-    assert set(state["pinned"]) == {"code", "device", "network", "processor", "rows", "threads", "torch"}
+    assert set(state["pinned"]) == {"device", "networks", "processor", "rows", "threads", "torch"}
     found = figures_of(out)
     assert found["command"] == "pluria run x"
     assert found["rows"]["calibration"] == found["rows"]["figures"] == 20
@@ -44,17 +51,17 @@ def test_the_folder_holds_all_there_is_to_know(done: Path) -> None:
     assert environment["packages"]["torch"] == torch.__version__
     assert os.uname().nodename not in (out / "environment.json").read_text()
     assert not list(out.rglob("*.tmp"))
-    assert len(kept(out)) == 11
+    assert made(out) == 11
 
 
 def test_what_is_kept_is_what_members_predict(done: Path) -> None:
     prepared = prepare(asked(done))
-    model, rows = prepared.model, prepared.rows
+    model, rows = prepared.sources[ONLY].model, prepared.rows
     job = next(job for job in prepared.jobs if job.name == REFRESHED and job.seed == 4)
     inputs = [x for x, _ in rows.calibration.batches(16)]
     ensemble = pluria.refresh(model, pluria.low_precision(model, format="int4", members=2, key=4), inputs)
     for name, part in (("calibration", rows.calibration), ("figures", rows.figures)):
-        held = RunFolder(done / "out").outputs(job.slug, 2, name)
+        held = RunFolder(done / "out").outputs([job.place(ONLY)], 2, name)
         for position, seen in enumerate(("identity", "flip")):
             model.load_state_dict(ensemble.params(position))
             with torch.inference_mode():
@@ -66,22 +73,22 @@ def test_the_stored_ensembles_are_those_of_the_first_seed(done: Path) -> None:
     loaded = load_all(done / "out" / "ensemble.pluria")
     assert list(loaded.ensembles) == ["INT-3 stratified × 3", REFRESHED]
     prepared = prepare(asked(done))
-    wanted = pluria.low_precision(prepared.model, format="int3", members=3, key=0)
+    wanted = pluria.low_precision(prepared.sources[ONLY].model, format="int3", members=3, key=0)
     ensemble = loaded.ensembles["INT-3 stratified × 3"]
     assert all(same_bits(ensemble.params(2)[name], value) for name, value in wanted.params(2).items())
     assert loaded.about["classes"] == ["0", "1", "2"]
     assert loaded.about["network"]["model"] == "small_cnn"
-    outputs = gather(predict(prepared.model, ensemble, list(prepared.rows.figures.batches(16))))[0]
-    assert same_bits(outputs, RunFolder(done / "out").outputs("int-3-stratified-3-seed0", 3, "figures"))
+    outputs = gather(predict(prepared.sources[ONLY].model, ensemble, list(prepared.rows.figures.batches(16))))[0]
+    assert same_bits(outputs, outputs_of(done / "out", prepared, "INT-3 stratified × 3"))
 
 
 def test_a_second_run_computes_the_same_figures_from_what_is_kept(done: Path, out: Path) -> None:
-    before, told = {file: file.stat().st_mtime_ns for file in out.glob("predictions/*/*")}, Stop(-1)
+    before, told = {file: file.stat().st_mtime_ns for file in out.glob("predictions/**/*.safetensors")}, Stop(-1)
     again = run(asked(done), out, progress=told)
     assert again == figures_of(out)
     assert without_times(again) == without_times(figures_of(done / "out"))
     assert again["arms"][1]["cost"] == figures_of(done / "out")["arms"][1]["cost"]
-    assert {file: file.stat().st_mtime_ns for file in out.glob("predictions/*/*")} == before
+    assert {file: file.stat().st_mtime_ns for file in out.glob("predictions/**/*.safetensors")} == before
     assert told.told == [("figures", 1, 1)]
 
 
@@ -94,7 +101,7 @@ def test_outputs_that_are_not_finite_are_refused_by_name(task: Path) -> None:
     held = load_file(task / "net.safetensors")
     held["head.weight"], held["norm3.bias"] = held["head.weight"].sign() * 3e38, held["norm3.bias"] + 100.0
     save_file(held, task / "net.safetensors")
-    with pytest.raises(DataError, match=r"full precision: the outputs hold NaN or Inf"):
+    with pytest.raises(DataError, match=r"full precision: the outputs on calibration hold NaN or Inf"):
         run(asked(task), task / "out")
 
 
@@ -145,8 +152,7 @@ def test_dense_outputs(tmp_path: Path) -> None:
     )
     found = run(spec, tmp_path / "out")
     prepared = prepare(spec)
-    slug = "int-3-stratified-3-seed0"
-    outputs = RunFolder(tmp_path / "out").outputs(slug, 3, "figures")
+    outputs = outputs_of(tmp_path / "out", prepared, "INT-3 stratified × 3")
     assert outputs.shape == (3, 6, 4, 4, 3)
     y = prepared.rows.figures.targets
     total = count = 0.0
@@ -164,4 +170,4 @@ def test_a_network_in_bfloat16(task: Path) -> None:
     network = {"model": "recipe.tiny:half", "checkpoint": str(task / "half.safetensors")}
     found = run(asked(task, network=network, arms=ARMS[:1], seeds=[0]), task / "out")
     assert [arm["name"] for arm in found["arms"]] == [FULL, "INT-3 stratified × 3"]
-    assert RunFolder(task / "out").outputs("full-precision-seed0", 1, "figures").dtype is torch.float32
+    assert all(load_file(file)["outputs"].dtype is torch.float32 for file in (task / "out").rglob("0*.safetensors"))

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from pluria.core.errors import RecipeError
-from pluria.recipe.schema import Arm, make_recipe, read_recipe
+from pluria.recipe.reading import make_recipe, read_recipe
+from pluria.recipe.schema import Arm
 from recipe.tiny import plain
 
 FIRST = {"method": "low_precision"}
@@ -103,7 +104,7 @@ def test_wrong_arms(arm: Any, said: str) -> None:
         ({"network": "mlp"}, "network: wanted a mapping (got 'mlp')"),
         ({"network": {"model": "mlp", "train": {"epochs": 0}}}, "network.train.epochs: "),
         ({"network": {"model": "mlp", "train": {"epochs": 1}}}, "`training` (the rows) are given together"),
-        ({"training": {"reader": "digits"}}, "`network.train` (how) and `training`"),
+        ({"training": {"reader": "digits"}}, "`train` of a network (how) and `training`"),
         (
             {
                 "network": {"model": "mlp", "checkpoint": "x", "train": {"epochs": 1}},
@@ -126,7 +127,6 @@ def test_all_that_is_missing_is_named_at_once() -> None:
         make_recipe({"title": "nothing"})
     assert str(caught.value).splitlines() == [
         "the recipe is not a recipe:",
-        "  network: is missing",
         "  data: is missing",
         "  arms: is missing",
     ]

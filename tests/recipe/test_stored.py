@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pluria.core.errors import DataError
-from pluria.recipe.measure import Outputs, measure
+from pluria.recipe.measure import measure
+from pluria.recipe.outputs import Outputs
 from pluria.recipe.stored import scored
 
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pluria.recipe.schema import Recipe, make_recipe
+from pluria.recipe.reading import make_recipe
+from pluria.recipe.schema import Recipe
 from pluria.zoo.networks import network
 
 CLASSES = 3
@@ -44,7 +45,8 @@ def plain(folder: Path, **changes: Any) -> dict[str, Any]:
             "checkpoint": str(folder / "net.safetensors"),
         },
         "data": {"reader": "arrays", "arguments": {"path": str(folder / "data.npz")}},
-        "arms": [{"method": "low_precision", "members": 3, "format": "int3"}],
+        "arms": [{"method": "low_precision", "members": 3, "format": "int3", "refresh": False}],
+        "views": [],
         "batch": 16,
         "threads": 1,
     }

@@ -68,7 +68,7 @@ def test_at_most_six_arms_have_colours(figures: dict[str, Any]) -> None:
     with drawing():
         plot = against_members(many, "nll")
     assert plot is not None
-    assert "5 more drawn arms are in the table." in plot.caption
+    assert "7 more drawn arms are in the table." in plot.caption
 
 
 @pytest.mark.parametrize("layers", [1, 2, 20, 21, 200])

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from pluria.recipe.schema import make_recipe
+from pluria.recipe.reading import make_recipe
 from pluria.report import view
 from pluria.report.records import COLUMNS
 from report.runs import alone, crowded, hostile

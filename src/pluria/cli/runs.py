@@ -18,7 +18,19 @@ if TYPE_CHECKING:
 Change = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key: data.rows=500.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Forget what an earlier run kept in this folder.")]
 
-FIGURES = {"title", "headline", "warnings", "main", "arms", "equal_bits", "noise", "environment", "rows", "recipe"}
+FIGURES = {
+    "title",
+    "headline",
+    "warnings",
+    "main",
+    "reference",
+    "arms",
+    "equal_bits",
+    "noise",
+    "environment",
+    "rows",
+    "recipe",
+}
 """What figures.json has to hold for a report."""
 
 
@@ -74,9 +86,9 @@ def report(
 
 
 def _run(path: Path, change: list[str], out: Path, *, restart: bool, dry_run: bool, quiet: bool, json: bool) -> None:
-    from pluria.recipe.run import prepare
+    from pluria.recipe.prepare import prepare
+    from pluria.recipe.reading import read_recipe
     from pluria.recipe.run import run as run_recipe
-    from pluria.recipe.schema import read_recipe
 
     recipe, command = read_recipe(path, change), _command()
     with told(quiet) as progress:
@@ -84,7 +96,7 @@ def _run(path: Path, change: list[str], out: Path, *, restart: bool, dry_run: bo
             prepared = prepare(recipe, progress, train=False)
             names = list(dict.fromkeys(job.name for job in prepared.jobs))
             sizes = {"calibration": len(prepared.rows.calibration), "figures": len(prepared.rows.figures)}
-            forwards = sum(job.arm.members for job in prepared.jobs)
+            forwards = sum(job.size for job in prepared.jobs)
             plan = {"arms": names, "forwards": forwards, "out": str(out), "rows": sizes}
         else:
             with resumable(command.replace(" --restart", "")):

@@ -47,11 +47,11 @@ class Method:
         return _load(self.maker)
 
     def options(self) -> dict[str, inspect.Parameter]:
-        """What a recipe may set for this method, besides `members`."""
+        """What a recipe may set for this method, besides `members`; keys and unlabelled inputs come from the run."""
         if self.maker is None:
             return {}
         given = inspect.signature(_load(self.maker), eval_str=True).parameters
-        return {n: p for n, p in given.items() if n not in ("model", "members", "key")}
+        return {n: p for n, p in given.items() if n not in ("model", "members", "key", "inputs")}
 
 
 ONE = {"prefix": "a single model", "mean": "nearest rounding is biased by design"}
@@ -64,6 +64,11 @@ CATALOGUE: tuple[Method, ...] = (
            ("bits", "file"), ONE, "pluria.recipe.makers:nearest"),
     Method("low_precision", "sample", "pluria.sample.rounding:low_precision", "members by stochastic rounding",
            "nothing", SAMPLE_LAWS, {}, "pluria.recipe.makers:low_precision"),
+    Method("compensated", "sample", "pluria.sample.compensated:compensated", "stochastic rounding with error feedback",
+           "unlabelled inputs", ("bits", "prefix", "file"), {"mean": "feedback can push a weight off the grid's end"},
+           "pluria.recipe.makers:compensated"),
+    Method("gptq", "sample", "pluria.sample.compensated:gptq", "nearest rounding with error feedback; control",
+           "unlabelled inputs", ("bits", "file"), ONE, "pluria.recipe.makers:gptq"),
     Method("gaussian", "sample", "pluria.sample.gaussian:gaussian", "Gaussian noise of matched variance; control",
            "nothing", SAMPLE_LAWS, {}, "pluria.recipe.makers:gaussian"),
     Method("isotropic", "sample", "pluria.sample.gaussian:isotropic", "equal Gaussian noise on every weight", "a std",

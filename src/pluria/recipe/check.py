@@ -11,6 +11,7 @@ from pluria.core.errors import DataError
 from pluria.core.model import working_copy
 from pluria.predict import logits
 from pluria.recipe.plan import Job, draw
+from pluria.recipe.source import Sources
 from pluria.zoo.dataset import Dataset
 
 
@@ -73,10 +74,11 @@ def check_views(jobs: Iterable[Job], rows: Dataset) -> None:
         raise DataError(f"{rows.name}: views ({names}) are of images [N, C, H, W]; inputs are {_shape(rows.inputs)}")
 
 
-def check_draws(jobs: Iterable[Job], model: nn.Module) -> None:
+def check_draws(jobs: Iterable[Job], sources: Sources) -> None:
     """Raise RecipeError where an arm cannot be drawn: no such number system, groups that do not divide."""
     for job in {job.name: job for job in jobs}.values():
-        draw(job.plain(), model, [], [0])
+        for network in job.arm.networks:
+            draw(job.plain(), network, sources[network], [0])
 
 
 def _bytes(row: Tensor) -> bytes:

@@ -1,6 +1,9 @@
 """A run folder: the recipe, the environment, predictions member by member, figures. Nothing is ever half written.
 
-run.json  environment.json  predictions/<arm>/<member>.safetensors  figures.json  ensemble.pluria
+run.json  environment.json  predictions/<network>/<arm>/<part>/<member>.safetensors  figures.json  ensemble.pluria
+
+A member's predictions are named by all that they depend on, so a recipe may gain or lose arms, seeds and rows to look
+at: what is kept stays right. What would change the bits of what is kept is pinned.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,8 +27,10 @@ from pluria.core.errors import RecipeError
 from pluria.recipe.schema import Recipe
 from pluria.store.atomic import replacing
 
-KEPT = "predictions/*/*.safetensors"
+KEPT = "predictions/**/*.safetensors"
 RESULTS = ("run.json", "figures.json", "ensemble.pluria")
+WAYS = ("batch", "class_axis", "unlabelled_rows", "device", "dtype", "channels_last", "threads")
+"""Keys of a recipe on which the bits of predictions depend; networks and rows are pinned by their contents."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +42,28 @@ class RunFolder:
     def claim(self, recipe: Recipe, pinned: dict[str, Any], *, restart: bool) -> None:
         """Take the folder for this recipe; RecipeError where it holds another run, unless `restart` clears it.
 
-        `pinned` is what the bits depend on besides the recipe: threads, versions, contents of the inputs.
+        `pinned` is what the bits depend on besides the recipe: threads, versions, contents of networks and rows.
         """
-        state = {"recipe": recipe.model_dump(mode="json"), "pinned": pinned}
         if restart:
             self._clear()
         else:
-            self.refuse_other(state)
+            self.refuse_other(recipe, pinned)
+        held = self.read("run.json") or {}
         self.path.mkdir(parents=True, exist_ok=True)
-        self.write("run.json", state)
+        self.write("run.json", {"recipe": recipe.model_dump(mode="json"), "pinned": _merged(held, pinned)})
         self.write("environment.json", environment())
 
-    def refuse_other(self, state: dict[str, dict[str, Any]]) -> None:
-        """Raise RecipeError where the folder holds a run that differs in one of the parts of `state`."""
+    def refuse_other(self, recipe: Recipe, pinned: dict[str, Any]) -> None:
+        """Raise RecipeError where the folder holds a run that works in another way, or on other contents."""
         held = self.read("run.json")
         if not isinstance(held, dict | None):
             raise RecipeError(f"{self.path / 'run.json'} is not of a run. Give another folder, or --restart")
-        if held is None and next(self.path.glob(KEPT), None) is not None:
-            raise RecipeError(f"{self.path} holds predictions of an unknown run. Give another folder, or --restart")
-        changed = [] if held is None else [k for part in state for k in _changed(held.get(part, {}), state[part])]
+        if held is None:
+            if next(self.path.glob(KEPT), None) is not None:
+                raise RecipeError(f"{self.path} holds predictions of an unknown run. Give another folder, or --restart")
+            return
+        ways = recipe.model_dump(mode="json", include=set(WAYS))
+        changed = _changed(held.get("recipe", {}), ways, WAYS) + _changed(held.get("pinned", {}), pinned, list(pinned))
         if changed:
             raise RecipeError(
                 f"{self.path} holds another run (different: {', '.join(changed)}). Give another folder, or --restart"
@@ -78,38 +87,40 @@ class RunFolder:
         """Write a JSON file whole or not at all."""
         _replace(self.path / name, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
-    def member(self, slug: str, position: int) -> Path:
-        """File of one member's predictions."""
-        return self.path / "predictions" / slug / f"{position:05d}.safetensors"
+    def member(self, place: str, part: str, position: int) -> Path:
+        """File of one member's predictions on one part of the rows."""
+        return self.path / "predictions" / place / part / f"{position:05d}.safetensors"
 
-    def keep(self, slug: str, position: int, parts: dict[str, Tensor], seconds: float) -> None:
-        """Keep one member's outputs on each part of the rows, with the seconds they took."""
-        file = self.member(slug, position)
+    def keep(self, place: str, part: str, position: int, outputs: Tensor, seconds: float) -> None:
+        """Keep one member's outputs on one part of the rows, with the seconds they took."""
+        file = self.member(place, part, position)
         file.parent.mkdir(parents=True, exist_ok=True)
-        _replace(file, to_bytes({n: t.contiguous() for n, t in parts.items()}, {"seconds": repr(seconds)}))
+        _replace(file, to_bytes({"outputs": outputs.contiguous()}, {"seconds": repr(seconds)}))
 
-    def kept(self, slug: str, position: int) -> bool:
+    def kept(self, place: str, part: str, position: int) -> bool:
         """Whether one member's predictions are there and whole."""
         try:
-            with safe_open(self.member(slug, position), "pt"):
+            with safe_open(self.member(place, part, position), "pt"):
                 return True
         except (OSError, SafetensorError):
             return False
 
-    def outputs(self, slug: str, members: int, part: str) -> Tensor:
-        """Outputs `[K, N, ..., C]` of an arm's members on one part of the rows."""
+    def outputs(self, places: Sequence[str], members: int, part: str) -> Tensor:
+        """Outputs `[K, N, ..., C]` on one part of the rows, of so many members at each of the places."""
         rows = []
-        for position in range(members):
-            with safe_open(self.member(slug, position), "pt") as file:
-                rows.append(file.get_tensor(part))
+        for place in places:
+            for position in range(members):
+                with safe_open(self.member(place, part, position), "pt") as file:
+                    rows.append(file.get_tensor("outputs"))
         return torch.stack(rows)
 
-    def seconds(self, slug: str, members: int) -> float:
-        """Seconds that predicting all of an arm's members took."""
+    def seconds(self, places: Sequence[str], members: int, part: str) -> float:
+        """Seconds that predicting one part with all of an arm's members took."""
         total = 0.0
-        for position in range(members):
-            with safe_open(self.member(slug, position), "pt") as file:
-                total += float(file.metadata()["seconds"])
+        for place in places:
+            for position in range(members):
+                with safe_open(self.member(place, part, position), "pt") as file:
+                    total += float(file.metadata()["seconds"])
         return total
 
 
@@ -153,9 +164,22 @@ def _processor() -> str:
     )
 
 
-def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    fresh = json.loads(json.dumps(new))
-    return sorted(key for key in {*old, *fresh} if old.get(key) != fresh.get(key))
+def _changed(old: dict[str, Any], new: dict[str, Any], keys: Sequence[str]) -> list[str]:
+    """Keys whose values differ; of mappings only the names that both have are compared."""
+    fresh, found = json.loads(json.dumps(new)), []
+    for key in keys:
+        one, other = old.get(key), fresh.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += [f"{key}.{name}" for name in sorted(one.keys() & other.keys()) if one[name] != other[name]]
+        elif one != other:
+            found.append(key)
+    return sorted(found)
+
+
+def _merged(held: dict[str, Any], pinned: dict[str, Any]) -> dict[str, Any]:
+    """What is pinned, with the networks and rows that earlier runs in the folder had besides."""
+    old = held.get("pinned", {})
+    return {k: {**old.get(k, {}), **v} if isinstance(v, dict) else v for k, v in pinned.items()}
 
 
 def _replace(file: Path, content: bytes) -> None:

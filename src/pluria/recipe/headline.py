@@ -11,7 +11,7 @@ RISE = 0.01
 def headline(found: dict[str, Any]) -> str:
     """One sentence of gain, one of cost, one of the best control."""
     arms = {arm["name"]: arm for arm in found["arms"]}
-    main, full = arms[found["main"]], arms["full precision"]
+    main, full = arms[found["main"]], arms[found["reference"]]
     rival, between = arms[found["rival"]["name"]], found["rival"]
     gap = main["difference"]["nll_scaled"]
     sure = "" if gap["low"] > 0 or gap["high"] < 0 else ", within the noise of the rows"
@@ -40,13 +40,10 @@ def best_control(main: dict[str, Any], arms: list[dict[str, Any]]) -> dict[str, 
 
 def warnings(found: dict[str, Any]) -> list[str]:
     """What a reader must know before trusting the table."""
-    arms = {arm["name"]: arm for arm in found["arms"]}
     lines = []
-    refreshed = arms.get("full precision refreshed")
-    if refreshed is not None:
-        rise = refreshed["scores"]["nll"] - arms["full precision"]["scores"]["nll"]
-        if rise > RISE:
-            lines.append(f"refresh alone raises the unperturbed network's NLL by {rise:.3f}: the inputs do not fit it")
+    for arm in found["arms"]:
+        if arm["method"] == "full_precision" and arm["refresh"]:
+            lines += _refreshed_alone(arm, found["arms"])
     for arm in found["arms"]:
         alike = arm["members"] > 1 and arm["diversity"]["mutual_information"] < 1e-9
         if alike and not arm["control"]:
@@ -59,6 +56,16 @@ def warnings(found: dict[str, Any]) -> list[str]:
         if row["clipped"] > 0:
             lines.append(f"{row['name']}: {row['clipped']:.2%} of the weights clip, so rounding is biased there")
     return lines
+
+
+def _refreshed_alone(arm: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:
+    """A warning where refresh of the unperturbed network does harm."""
+    alike = ("method", "networks", "members", "views")
+    plain = next((a for a in arms if not a["refresh"] and all(a[k] == arm[k] for k in alike)), arm)
+    rise = arm["scores"]["nll"] - plain["scores"]["nll"]
+    if rise <= RISE:
+        return []
+    return [f"refresh alone raises the NLL of {plain['name']} by {rise:.3f}: the inputs do not fit it"]
 
 
 def _verdict(between: dict[str, Any]) -> str:

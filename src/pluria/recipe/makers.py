@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
 from pluria.core.ensemble import Ensemble, single
+from pluria.core.family import Family, Joined
 from pluria.core.params import params_of
 from pluria.numbers.coupling import Coupling
 from pluria.numbers.grid import Granularity
 from pluria.numbers.key import Key
+from pluria.sample import compensated as with_feedback
 from pluria.sample import dropout as dropout_members
 from pluria.sample import gaussian as matched
+from pluria.sample import gptq as closest_with_feedback
 from pluria.sample import isotropic as equal_noise
 from pluria.sample import low_precision as rounded
 from pluria.sample import nearest as closest
+from pluria.sample.compensated import Order
 
 Made = tuple[nn.Module, Ensemble]
 Formats = str | Mapping[str, str]
@@ -57,6 +62,44 @@ def low_precision(
     return model, rounded(model, members=members, key=key, **options)  # type: ignore[arg-type]
 
 
+def compensated(
+    model: nn.Module,
+    *,
+    members: int,
+    key: Key,
+    inputs: list[Any],
+    format: Formats = "int4",
+    coupling: Coupling = "stratified",
+    granularity: Granularity = "channel",
+    order: Order = "given",
+    damping: float = 0.01,
+    where: Patterns = None,
+) -> Made:
+    """Members by stochastic rounding with error feedback, from unlabelled batches."""
+    options = {"format": format, "coupling": coupling, "granularity": granularity, "order": order, "damping": damping}
+    return model, with_feedback(model, inputs, members=members, key=key, where=where, **options)  # type: ignore[arg-type]
+
+
+def gptq(
+    model: nn.Module,
+    *,
+    members: int,
+    key: Key,
+    inputs: list[Any],
+    format: Formats = "int4",
+    granularity: Granularity = "channel",
+    order: Order = "given",
+    damping: float = 0.01,
+    where: Patterns = None,
+) -> Made:
+    """The one model by nearest rounding with error feedback, from unlabelled batches."""
+    made = closest_with_feedback(
+        model, inputs, format=format, granularity=granularity, order=order, damping=damping, where=where
+    )
+    # One member under several numbers, for several views.
+    return model, made if members == 1 else Ensemble(_repeated(made, members), tuple(range(members)))
+
+
 def gaussian(
     model: nn.Module,
     *,
@@ -82,6 +125,13 @@ def isotropic(model: nn.Module, *, members: int, key: Key, std: float, where: Pa
 def dropout(model: nn.Module, *, members: int, key: Key) -> Made:
     """MC dropout."""
     return dropout_members(model, members=members, key=key)
+
+
+def _repeated(single: Ensemble, members: int) -> dict[str, Family]:
+    """Families whose members are all the one of `single`; tied names stay tied."""
+    families = {id(family): family for family in single.families.values()}
+    made = {own: Joined((family,), ((single.members[0],) * members,)) for own, family in families.items()}
+    return {name: made[id(family)] for name, family in single.families.items()}
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pluria.pool import fit_temperature, mean_logit, mean_probability
+from pluria.pool import Temperature, fit_temperature, mean_logit
+from pluria.recipe.outputs import Outputs
+from pluria.recipe.together import together
 from pluria.score import (
     AMBIGUITY,
     BRIER,
@@ -30,7 +32,6 @@ from pluria.score import (
     confidence,
     ece,
     error,
-    flatten,
     max_probability,
     member_sums,
     nll,
@@ -39,47 +40,16 @@ from pluria.score import (
 )
 
 PROPER = (NLL, ERROR, BRIER, ECE)
-BINS, IGNORED = 15, -100
+BINS = 15
 DIVERSITY = (MEMBER_NLL, GEOMETRIC_NLL, AMBIGUITY, DISAGREEMENT, MUTUAL_INFORMATION, MEMBER_ERROR)
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Logits `[K, N, ..., C]` and targets `[N, ...]` of one part of the rows, flattened to `[K, M, C]` and `[M]`.
-
-    `example` `[M]` says which example a place belongs to; None where every example is one place.
-    """
-
-    logits: Tensor
-    y: Tensor
-    weights: Tensor | None = None
-    example: Tensor | None = None
-
-    @staticmethod
-    def of(logits: Tensor, y: Tensor, weights: Tensor | None = None) -> Outputs:
-        """Ignored places are dropped."""
-        owner = torch.arange(len(y)).view(-1, *[1] * (y.ndim - 1)).expand(y.shape)[y != IGNORED]
-        return Outputs(*flatten(logits, y), weights, owner if y.ndim > 1 else None)
-
-    def by_example(self, values: Tensor) -> Tensor:
-        """Values of places `[M]` as one for each example, with the same mean: places of one are not independent."""
-        if self.example is None:
-            return values
-        counts = torch.bincount(self.example)
-        sums = torch.bincount(self.example, weights=values.to(torch.float64))[counts > 0]
-        return sums * len(sums) / len(values)
-
-    def pooled(self, members: int | None = None) -> Tensor:
-        """Log of the mean probability of the first members, `[M, C]`, float64."""
-        weights = None if self.weights is None else self.weights[:members]
-        return mean_probability(self.logits[:members].to(torch.float64), weights)
-
-
-@dataclass(frozen=True)
 class Measured:
-    """Figures of one arm and seed as plain data, and per-example NLL `[M]` for paired comparisons."""
+    """Figures of one arm and seed as plain data, its temperature, and per-example NLL `[M]` to compare by pairs."""
 
     figures: dict[str, Any]
+    temperature: Temperature
     nll: Tensor
     nll_scaled: Tensor
 
@@ -98,11 +68,12 @@ def measure(calibration: Outputs, figures: Outputs) -> Measured:
         "calibration_nll_scaled": float(nll(temperature(fitted), calibration.y).mean()),
         "geometric": scores(mean_logit(figures.logits.to(torch.float64), figures.weights), figures.y),
         "diversity": diversity(figures),
+        "joint": together(calibration, figures),
         "curve": [point(calibration, figures, k) for k in sizes(len(figures.logits))],
         "reliability": diagram(pooled, figures.y),
         "reliability_scaled": diagram(scaled, figures.y),
     }
-    return Measured(found, *(figures.by_example(nll(rows, figures.y)) for rows in (pooled, scaled)))
+    return Measured(found, temperature, *(figures.by_example(nll(rows, figures.y)) for rows in (pooled, scaled)))
 
 
 def scores(log_probs: Tensor, y: Tensor) -> dict[str, float]:

@@ -1,17 +1,12 @@
-"""The arms of a run: those the recipe asks for, and the controls that apply to its network and data.
+"""The jobs of a run: the arms the recipe asks for and the controls that apply, each with its seeds.
 
-full precision (and refreshed, where arms are) · averaged over views · nearest at each number system ·
-Gaussian noise of matched variance · MC dropout where there is dropout · single models at other bit widths
+arm -> filled with its method's defaults, networks, with and without refresh -> one job for each seed
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Iterator
+import inspect
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import nn
 
@@ -22,22 +17,15 @@ from pluria.numbers.format import number_format
 from pluria.numbers.key import Key
 from pluria.predict.batches import call
 from pluria.recipe.catalogue import Method, methods
-from pluria.recipe.schema import Arm, Recipe
-from pluria.sample.dropout import KINDS
-
-SINGLES = ("int2", "int3", "int4", "int5", "int6", "int7", "int8", "bf16")
-"""Nearest rounding to these is tried for the best single model within an ensemble's bits."""
-
-LONGEST = 120
-"""Characters of an arm's name in its folder's name; what is longer is cut and hashed."""
-
-FULL = "full precision"
-"""Name of the control that everything is held against."""
+from pluria.recipe.controls import controls_of
+from pluria.recipe.named import FULL, arm_name, drawn, folder_name, has_dropout
+from pluria.recipe.schema import ONLY, Arm, Recipe
+from pluria.recipe.source import Source, Sources
 
 
 @dataclass(frozen=True)
 class Job:
-    """One arm with one seed: what is predicted and kept under `slug`."""
+    """One arm with one seed. Its members are those of its first network, then those of the next."""
 
     name: str
     control: bool
@@ -46,100 +34,91 @@ class Job:
     candidate: bool = False
 
     @property
-    def slug(self) -> str:
-        """Folder name of its predictions."""
-        words = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
-        if len(words) > LONGEST:
-            words = words[:LONGEST] + "-" + hashlib.blake2b(self.name.encode(), digest_size=6).hexdigest()
-        return f"{words}-seed{self.seed}"
+    def id(self) -> tuple[str, int]:
+        """What tells jobs apart."""
+        return self.name, self.seed
+
+    @property
+    def size(self) -> int:
+        """Members of all networks together."""
+        return self.arm.members * len(self.arm.networks)
+
+    def place(self, network: str) -> str:
+        """The folder of one network's predictions; arms that differ in size or in company share it."""
+        return f"{network}/{folder_name(self.arm)}-seed{self.seed}"
 
     def plain(self) -> Job:
-        """The same without refresh, which needs inputs and changes no grid; its statistics are counted in `figures`."""
+        """The same without refresh, which changes no grid; its statistics are counted in `costs`."""
         return replace(self, arm=self.arm.model_copy(update={"refresh": False}))
 
 
-def jobs(recipe: Recipe, model: nn.Module) -> list[Job]:
+def jobs(recipe: Recipe, sources: Sources, *, images: bool) -> list[Job]:
     """Every arm of the recipe with every seed, controls first; one that repeats another is left out.
 
     A single model that is asked for beside drawn arms is one more control. Raises RecipeError where an arm asks for
-    what the network does not have, and where nothing is left to hold against full precision.
+    what a network does not have, and where nothing is left to hold against full precision.
     """
-    asked = [filled(one) for arm in recipe.arms for one in arm.expanded()]
-    _check_asked(asked, model)
-    beside = any(drawn(arm) for arm in asked)
-    controls = ((control, filled(arm), candidate) for control, arm, candidate in _controls(recipe, asked, model))
-    found: dict[str, Job] = {}
-    for control, arm, candidate in [*controls, *((beside and not drawn(arm), arm, False) for arm in asked)]:
+    asked = [full for arm in recipe.arms for one in arm.expanded() for full in completed(one, sources)]
+    beside, several = any(drawn(arm) for arm in asked), len(sources) > 1
+    given = ((True, filled(arm, sources), candidate) for arm, candidate in controls_of(recipe, asked, sources, images))
+    found: dict[tuple[str, int], Job] = {}
+    for control, arm, candidate in [*given, *((beside and not drawn(arm), arm, False) for arm in asked)]:
         for seed in recipe.seeds if drawn(arm) else recipe.seeds[:1]:
-            job = _named(Job(arm_name(arm), control, arm, seed, candidate), found)
-            if job.slug not in found or (found[job.slug].candidate and not candidate):
-                found[job.slug] = job
-    return _with_main(list(found.values()), asked)
+            at = (arm.model_dump_json(exclude={"beyond"}), seed)
+            if at not in found or (found[at].candidate and not candidate):
+                found[at] = Job(arm_name(arm, several), control, arm, seed, candidate)
+    return _with_main(_distinct(list(found.values())), asked)
 
 
-def drawn(arm: Arm) -> bool:
-    """Whether an arm's members depend on the seed."""
-    return arm.method not in ("full_precision", "nearest")
+def completed(arm: Arm, sources: Sources) -> list[Arm]:
+    """The arm with its defaults put in; two, without refresh and with it, where it leaves that open."""
+    full, norms = filled(arm, sources), False
+    _check_asked(full, sources)
+    if arm.refresh is None and drawn(arm) and arm.method != "dropout":
+        norms = any(has_batch_norm(sources[name].model) for name in full.networks)
+    return [full, full.model_copy(update={"refresh": True})] if norms else [full]
 
 
-def same(one: Arm, other: Arm) -> bool:
-    """Whether two arms do the same; the order of patterns counts, the first that matches is taken."""
-    return one.model_dump_json() == other.model_dump_json()
-
-
-def filled(arm: Arm) -> Arm:
+def filled(arm: Arm, sources: Sources) -> Arm:
     """The arm with its method's defaults put in, so that arms are equal where they do the same.
 
     A single model has one member, or one for each view, unless the recipe says otherwise.
     """
-    defaults = {n: p.default for n, p in _method(arm).options().items() if p.default is not p.empty}
+    defaults = {n: p.default for n, p in method_of(arm).options().items() if p.default is not p.empty}
     size = {} if drawn(arm) or "members" in arm.model_fields_set else {"members": len(arm.views)}
-    given = {**defaults, **arm.model_dump(exclude_unset=True), **size}
+    asked = {"networks": arm.networks or tuple(sources), "refresh": bool(arm.refresh)}
+    given = {**defaults, **arm.model_dump(exclude_unset=True), **size, **asked}
     if isinstance(given.get("format"), str):
         given["format"] = _one_name(given["format"])
     return Arm.model_validate(given)
 
 
-def draw(job: Job, model: nn.Module, unlabelled: list[Any], positions: list[int]) -> tuple[nn.Module, Ensemble]:
-    """The network to run and the members at these positions, refreshed on unlabelled inputs where the arm says so."""
+def draw(job: Job, network: str, source: Source, positions: list[int]) -> tuple[nn.Module, Ensemble]:
+    """The network to run and its members at these positions of its own, refreshed where the arm says so.
+
+    Raises RecipeError.
+    """
+    maker = method_of(job.arm).make
     try:
-        made, ensemble = _method(job.arm).make(model, members=job.arm.members, key=Key(job.seed), **job.arm.options)
+        options = dict(job.arm.options) | {"members": max(positions) + 1, "key": key_of(job, network)}
+        if "inputs" in inspect.signature(maker).parameters:
+            options["inputs"] = source.moments
+        model, ensemble = maker(source.model, **options)
         ensemble = ensemble.take(positions)
-        return made, refresh(made, ensemble, unlabelled, forward=call) if job.arm.refresh else ensemble
+        if not job.arm.refresh or not has_batch_norm(model):
+            return model, ensemble
+        return model, refresh(model, ensemble, source.unlabelled, forward=call)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{job.name}: {error}") from None
 
 
-def has_dropout(model: nn.Module) -> bool:
-    """Whether some dropout layer would do something."""
-    return any(isinstance(module, KINDS) and 0 < module.p < 1 for module in model.modules())
+def key_of(job: Job, network: str) -> Key:
+    """The seed's key; networks with names of their own draw differently."""
+    return Key(job.seed) if network == ONLY else Key(job.seed).fold(network)
 
 
-def arm_name(arm: Arm) -> str:
-    """A short name: number system, method, coupling, size, and what else differs from the default."""
-    options, usual = arm.options, {n: p.default for n, p in _method(arm).options().items()}
-    plain = {"full_precision": FULL, "gaussian": "Gaussian of matched variance", "dropout": "MC dropout"}
-    parts = [format_name(options["format"])] if "format" in options else []
-    parts.append(
-        options.get("coupling", "stratified") if arm.method == "low_precision" else plain.get(arm.method, arm.method)
-    )
-    rest = {k: v for k, v in options.items() if k not in ("format", "coupling") and v != usual[k]}
-    parts += [f"{key} {value}" for key, value in rest.items()]
-    if arm.refresh:
-        parts.append("refreshed")
-    if arm.views != ("identity",):
-        parts.append(f"{len(arm.views)} views")
-    return " ".join(parts) + (f" × {arm.members}" if arm.members > 1 else "")
-
-
-def format_name(format: Any) -> str:
-    """INT-5, FP8-E4M3, ... or the patterns of a mapping."""
-    if not isinstance(format, str):
-        return json.dumps(format)
-    return re.sub(r"^INT(?=\d)", "INT-", format.upper())
-
-
-def _method(arm: Arm) -> Method:
+def method_of(arm: Arm) -> Method:
+    """The arm's row of the catalogue."""
     return next(method for method in methods("sample") if method.name == arm.method)
 
 
@@ -151,59 +130,41 @@ def _one_name(format: str) -> str:
         return format
 
 
-def _check_asked(asked: list[Arm], model: nn.Module) -> None:
-    for arm in asked:
-        if arm.refresh and not has_batch_norm(model):
-            raise RecipeError(f"arm {arm.method!r} asks for refresh, but the network has no batch norm with statistics")
-        if arm.method == "dropout" and not has_dropout(model):
-            raise RecipeError("arm 'dropout': the network has no dropout layer with p > 0")
+def _check_asked(arm: Arm, sources: Sources) -> None:
+    models = [sources[name].model for name in arm.networks]
+    if arm.refresh and not any(map(has_batch_norm, models)):
+        raise RecipeError(f"arm {arm.method!r} asks for refresh, but the network has no batch norm with statistics")
+    if arm.method == "dropout" and not all(map(has_dropout, models)):
+        raise RecipeError("arm 'dropout': the network has no dropout layer with p > 0")
 
 
-def _named(job: Job, found: dict[str, Job]) -> Job:
-    """The job, with a number behind its name where another arm has the same one or the same folder."""
-    name, number = job.name, 1
-    while job.slug in found and not same(found[job.slug].arm, job.arm):
-        number += 1
-        job = replace(job, name=f"{name} ({number})")
-    return job
+def _distinct(found: list[Job]) -> list[Job]:
+    """The jobs, with a number behind a name that another arm has too."""
+    arms: dict[str, list[str]] = {}
+    named = []
+    for job in found:
+        alike, own = arms.setdefault(job.name, []), job.arm.model_dump_json(exclude={"beyond"})
+        if own not in alike:
+            alike.append(own)
+        number = alike.index(own) + 1
+        named.append(job if number == 1 else replace(job, name=f"{job.name} ({number})"))
+    return named
 
 
 def _with_main(found: list[Job], asked: list[Arm]) -> list[Job]:
     """The jobs, where all are controls with those that were asked for set free, so that there is something to show."""
     if not all(job.control for job in found):
         return found
-    freed = [replace(job, control=job.name == FULL or not any(same(job.arm, arm) for arm in asked)) for job in found]
+    wanted = [arm.model_dump_json() for arm in asked]
+    freed = [replace(j, control=is_plain(j.arm) or j.arm.model_dump_json() not in wanted) for j in found]
     if all(job.control for job in freed):
         raise RecipeError("the arms ask for the network itself only; add one to hold against it, such as low_precision")
     return freed
 
 
-def _controls(recipe: Recipe, asked: list[Arm], model: nn.Module) -> Iterator[tuple[bool, Arm, bool]]:
-    yield True, Arm(method="full_precision", members=1), False
-    if not recipe.controls:
-        return
-    if any(arm.refresh for arm in asked):
-        yield True, Arm(method="full_precision", members=1, refresh=True), False
-    size = max(arm.members for arm in asked)
-    for views in _view_sets(recipe.views, asked):
-        yield True, Arm(method="full_precision", members=len(views), views=views), False
-    rounded = [arm for arm in asked if arm.method == "low_precision"]
-    for arm in rounded:
-        grid = {k: v for k, v in arm.options.items() if k != "coupling"}
-        drawn_alike = {"members": arm.members, "refresh": arm.refresh, "views": arm.views}
-        yield True, Arm(method="nearest", members=1, refresh=arm.refresh, **grid), False
-        yield True, Arm.model_validate({"method": "gaussian", **drawn_alike, **grid}), False
-    if has_dropout(model):
-        yield True, Arm(method="dropout", members=size), False
-    for where in dict.fromkeys(json.dumps(arm.options["where"]) for arm in rounded):
-        for name in SINGLES:
-            options = {"format": name, "where": json.loads(where)}
-            yield True, Arm.model_validate({"method": "nearest", "members": 1, **options}), True
+def is_plain(arm: Arm) -> bool:
+    """Whether an arm is one network in full precision: what everything is held against."""
+    return arm.method == "full_precision" and arm.members == len(arm.networks) == 1 and not arm.refresh
 
 
-def _view_sets(views: tuple[str, ...], asked: list[Arm]) -> list[tuple[str, ...]]:
-    """The pair (identity, first other view), and as many views as each ensemble has members; arms' own views count."""
-    every = [*views, *(view for arm in asked for view in arm.views)]
-    names = tuple(dict.fromkeys(["identity", *every]))
-    sizes = {2, *(arm.members for arm in asked)} if max(arm.members for arm in asked) > 1 else set()
-    return sorted({names[:size] for size in sizes if len(names[:size]) > 1}, key=len)
+__all__ = ["FULL", "Job", "draw", "drawn", "jobs"]

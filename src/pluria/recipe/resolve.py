@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,32 @@ from pluria.zoo.dataset import IGNORED, Dataset
 from pluria.zoo.fit import fit
 from pluria.zoo.networks import NETWORKS, network
 from pluria.zoo.readers import READERS, read
+from pluria.zoo.shifts import shifted
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What calibrates and chooses, and what gives the figures."""
+    """What calibrates and chooses, what gives the figures, and what lies beyond: changed and foreign rows."""
 
     calibration: Dataset
     figures: Dataset
+    shifted: Mapping[str, Dataset] = field(default_factory=dict)
+    outside: Mapping[str, Dataset] = field(default_factory=dict)
+
+    def parts(self, beyond: bool) -> dict[str, Dataset]:
+        """Every part by the name of its folder, with or without those beyond."""
+        more = {f"shifted-{name}": rows for name, rows in self.shifted.items()}
+        more |= {f"outside-{name}": rows for name, rows in self.outside.items()}
+        return {"calibration": self.calibration, "figures": self.figures, **(more if beyond else {})}
 
 
 def data_rows(recipe: Recipe) -> Rows:
     """The rows of a recipe; DataError where a part would be empty."""
     found = dataset(recipe.data)
-    rows = Rows(*found.split_half()) if recipe.calibration == "half" else Rows(dataset(recipe.calibration), found)
+    parts = found.split_half() if recipe.calibration == "half" else (dataset(recipe.calibration), found)
+    some = parts[1].take(slice(0, recipe.shifted_rows))
+    shifts = {name: shifted(some, changes) for name, changes in recipe.shifted.items()}
+    rows = Rows(*parts, shifts, {name: dataset(data) for name, data in recipe.outside.items()})
     for part in (rows.calibration, rows.figures):
         if not bool((part.targets != IGNORED).any()):
             raise DataError(f"{part.name}: every target is {IGNORED} (ignored), so there is nothing to score")

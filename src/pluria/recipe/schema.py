@@ -1,24 +1,28 @@
 """A recipe: a run as data. YAML in, checked against the methods' signatures before any work starts.
 
 network   what is ensembled: a zoo name, an import path or a Hugging Face folder, and a checkpoint
+networks  several of them by name: their members answer as one ensemble
 data      labelled rows; half of them calibrate and choose, the other half give the figures
 arms      methods with their options; `each` expands into one arm for every combination
 views     label-preserving views of the inputs: a control, and what members may see
+shifted   changed copies of the figure rows, and `outside` rows of other classes: what is known of not knowing
 """
 
 from __future__ import annotations
 
 import difflib
 import itertools
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from pluria.core.errors import RecipeError
 from pluria.recipe.catalogue import Method, methods
+from pluria.zoo.shifts import SHIFTS
 from pluria.zoo.views import view
+
+ONLY = "network"
+"""The name of a recipe's only network."""
 
 
 class Strict(BaseModel):
@@ -54,13 +58,19 @@ class Data(Strict):
 
 
 class Arm(BaseModel):
-    """One method with its options, which are the keys this class does not name."""
+    """One method with its options, which are the keys this class does not name.
+
+    `members` is of each network. Left open, `networks` means all of them, and `refresh` both, without and with it,
+    where a network has batch norm. `beyond` says whether shifted and outside rows are looked at too.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     method: str
+    networks: tuple[str, ...] = ()
     members: int = Field(8, ge=1)
-    refresh: bool = False
+    refresh: bool | None = None
+    beyond: bool = True
     views: Annotated[tuple[str, ...], Field(min_length=1)] = ("identity",)
     each: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
@@ -82,35 +92,48 @@ class Recipe(Strict):
     """A whole run. `seeds` repeat every drawn arm; figures are means over them."""
 
     title: str = "A low-precision ensemble"
-    network: Network
+    network: Network | None = None
+    networks: dict[str, Network] = {}
     data: Data
     calibration: Data | Literal["half"] = "half"
     training: Data | None = None
+    shifted: dict[str, dict[str, float]] = {}
+    shifted_rows: int | None = Field(None, ge=2)
+    outside: dict[str, Data] = {}
     arms: tuple[Arm, ...] = Field(min_length=1)
-    views: tuple[str, ...] = ()
+    views: tuple[str, ...] | None = None
     controls: bool = True
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     batch: int = Field(256, ge=1)
     class_axis: int = 1
-    refresh_rows: int = Field(1000, ge=2)
+    unlabelled_rows: int = Field(1000, ge=2)
     device: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
     threads: int | None = Field(None, ge=1)
 
+    @property
+    def named(self) -> dict[str, Network]:
+        """The networks by name; a single one has no name of its own."""
+        return {ONLY: self.network} if self.network is not None else dict(self.networks)
+
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
+        if (self.network is None) is not bool(self.networks):
+            raise RecipeError("network: name one `network`, or several `networks` by name; one of the two")
         for place, arm in enumerate(self.arms):
             try:
                 for one in arm.expanded():
                     check_arm(one)
+                    _check_names(one.networks, self)
             except ValidationError as error:
-                lines = [_said(problem) for problem in error.errors()]
+                lines = [said(problem) for problem in error.errors()]
                 raise RecipeError(f"arms.{place}: a value of `each` does not fit: {'; '.join(lines)}") from None
             except RecipeError as error:
                 raise RecipeError(f"arms.{place}: {error}") from None
-        _check_views("views", self.views)
+        _check_views("views", self.views or ())
         _check_rows(self)
+        _check_shifts(self)
         return self
 
 
@@ -133,46 +156,10 @@ def check_arm(arm: Arm) -> Method:
     return table[arm.method]
 
 
-def read_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
-    """A recipe from a YAML file, with `key=value` changes (`data.rows=500`, `arms.0.members=4`) put in.
-
-    Relative paths in the recipe are left as they are: they are relative to where the command runs. Raises RecipeError.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        held = yaml.safe_load(text)
-    except OSError as error:
-        raise RecipeError(f"cannot read the recipe {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(held, dict):
-        raise RecipeError(f"{path} holds {type(held).__name__}; a recipe is a mapping with network, data and arms")
-    for change in changes or []:
-        _put(held, change)
-    return make_recipe(held, str(path))
-
-
-def make_recipe(held: dict[str, Any], what: str = "the recipe") -> Recipe:
-    """A checked recipe from plain data; RecipeError says where it is wrong and which name may be meant."""
-    try:
-        return Recipe.model_validate(held)
-    except ValidationError as error:
-        problems = error.errors()
-        lines = dict.fromkeys(_said(problem) for problem in problems if not _follows(problem, problems))
-        raise RecipeError(f"{what} is not a recipe:\n  " + "\n  ".join(lines)) from None
-    except RecipeError as error:
-        raise RecipeError(f"{what}: {error}") from None
-
-
 def nearest_name(name: str, known: list[str]) -> str:
     """'; did you mean ...? There are ...'."""
     near = difflib.get_close_matches(name, known, 1)
     return (f"; did you mean {near[0]!r}?" if near else ".") + f" There are: {', '.join(known)}"
-
-
-_PARTS: dict[str, type[BaseModel]] = {
-    "network": Network, "data": Data, "calibration": Data, "training": Data, "train": Training,
-}  # fmt: skip
 
 
 def _check_type(name: str, value: Any, wanted: Any) -> None:
@@ -196,11 +183,36 @@ def _check_rows(recipe: Recipe) -> None:
     """Rows that calibrate or train must not be told to give the figures; nothing that is given goes unused."""
     if recipe.calibration == recipe.data:
         raise RecipeError("calibration: these are the rows of `data`; give other ones, or leave it out to halve them")
-    if recipe.network.train is not None and recipe.network.checkpoint is not None:
-        raise RecipeError("network: give a checkpoint or `train`, not both")
-    if (recipe.network.train is None) is not (recipe.training is None):
-        raise RecipeError("`network.train` (how) and `training` (the rows) are given together; one is missing")
+    for name, network in recipe.named.items():
+        if network.train is not None and network.checkpoint is not None:
+            raise RecipeError(f"{name}: give a checkpoint or `train`, not both")
+    if any(network.train for network in recipe.named.values()) is not (recipe.training is not None):
+        raise RecipeError("`train` of a network (how) and `training` (the rows) are given together; one is missing")
 
+
+def _check_names(names: tuple[str, ...], recipe: Recipe) -> None:
+    """Arms name networks that there are, each once."""
+    for name in names:
+        if name not in recipe.named:
+            raise RecipeError(f"no network {name!r}{nearest_name(name, list(recipe.named))}")
+    if len(set(names)) < len(names):
+        raise RecipeError(f"a network is named twice in {list(names)}; several members of it are `members`")
+
+
+def _check_shifts(recipe: Recipe) -> None:
+    for name, changes in recipe.shifted.items():
+        for change in changes:
+            if change not in SHIFTS:
+                raise RecipeError(f"shifted.{name}: no change {change!r}{nearest_name(change, list(SHIFTS))}")
+        if not changes:
+            raise RecipeError(f"shifted.{name}: no change is named; there are: {', '.join(SHIFTS)}")
+
+
+PARTS: dict[str, type[BaseModel]] = {
+    "network": Network, "networks": Network, "data": Data, "calibration": Data, "training": Data, "outside": Data,
+    "train": Training,
+}  # fmt: skip
+"""Whose keys stand under these."""
 
 UNION = ("Data", "literal['half']")
 """What pydantic puts into the place of a problem under `calibration`, which is either."""
@@ -216,35 +228,13 @@ WORDS = {
 """Kinds of problems in the words of YAML."""
 
 
-def _follows(problem: Any, problems: list[Any]) -> bool:
-    """Whether a problem is there because of another, or about a form of `calibration` that was not meant."""
-    place = problem["loc"]
-    inner = any(len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in problems)
-    return inner or (UNION[1] in place and isinstance(problem["input"], dict))
-
-
-def _said(problem: Any) -> str:
+def said(problem: Any) -> str:
+    """A problem that pydantic found, in the words of YAML."""
     place = [str(part) for part in problem["loc"] if part not in UNION]
     kind, path = problem["type"], ".".join(place) or "the recipe"
     if kind == "extra_forbidden":
-        owner = next((_PARTS[part] for part in reversed(place[:-1]) if part in _PARTS), Recipe)
+        owner = next((PARTS[part] for part in reversed(place[:-1]) if part in PARTS), Recipe)
         return f"unknown key {path}{nearest_name(place[-1], list(owner.model_fields))}"
     given = "" if kind in ("missing", "too_short") else f" (got {problem['input']!r})"
     message = WORDS.get(kind, str(problem["msg"]).removeprefix("Value error, "))
     return f"{path}: {message}{given}"
-
-
-def _put(held: dict[str, Any], change: str) -> None:
-    path, equals, value = change.partition("=")
-    if not equals or not path:
-        raise RecipeError(f"--set takes key=value, such as data.rows=500; got {change!r}")
-    *way, last = path.split(".")
-    at: Any = held
-    try:
-        for part in way:
-            at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
-        at[int(last) if isinstance(at, list) else last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {change!r}: the value is not valid YAML") from None
-    except (ValueError, IndexError, TypeError, AttributeError):
-        raise RecipeError(f"--set {change!r}: there is no place {path!r} in the recipe") from None

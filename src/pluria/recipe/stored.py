@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pluria.core.errors import DataError
 from pluria.pool import fit_temperature
-from pluria.recipe.measure import Outputs, diversity, scores
+from pluria.recipe.measure import diversity, scores
+from pluria.recipe.outputs import Outputs
 
 
 def scored(file: Path) -> dict[str, Any]:

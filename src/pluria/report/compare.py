@@ -21,9 +21,12 @@ from pluria.predict import first, predict
 from pluria.recipe.figures import figures
 from pluria.recipe.folder import RunFolder
 from pluria.recipe.plan import jobs
+from pluria.recipe.prepare import Prepared, Progress, quiet
+from pluria.recipe.reading import make_recipe
 from pluria.recipe.resolve import Rows
-from pluria.recipe.run import Prepared, Progress, predict_all, quiet
-from pluria.recipe.schema import make_recipe
+from pluria.recipe.run import predict_all
+from pluria.recipe.schema import ONLY
+from pluria.recipe.source import Source, unlabelled
 from pluria.report.html import write_report
 from pluria.report.tables import plain
 
@@ -78,7 +81,7 @@ def compare(
     figure: Iterable[Any],
     *,
     arms: Sequence[Mapping[str, Any]] = DEFAULT,
-    views: Sequence[str] = (),
+    views: Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
     classes: Sequence[str] | None = None,
     class_axis: int = 1,
@@ -88,7 +91,8 @@ def compare(
 
     calibration, figure   re-iterable, unshuffled batches (inputs, targets); targets int64 `[n]` or `[n, ...]`
     arms                  methods with options, as in a recipe: {"method": "low_precision", "format": "int4", ...}
-    views                 names of label-preserving views of images, such as "flip"; they make a control
+    views                 names of label-preserving views of images, such as "flip": a control; left out, shifts by
+                          one pixel, which keep any label. An empty list leaves the control out
     class_axis            where the classes lie in the network's outputs
 
     Raises DataError for batches without targets, with targets that are no class, or fewer class names than classes;
@@ -100,7 +104,7 @@ def compare(
         "network": {"model": name},
         "data": {"reader": "given"},
         "arms": [dict(arm) for arm in arms],
-        "views": list(views),
+        "views": None if views is None else list(views),
         "seeds": list(seeds),
         "class_axis": class_axis,
     }
@@ -110,12 +114,19 @@ def compare(
         )
     recipe = make_recipe(plan, "the arms")
     rows = _rows(model, calibration, figure, classes, class_axis)
-    prepared = Prepared(recipe, model, rows, jobs(recipe, model), [])
+    sources = {ONLY: Source(model, unlabelled(rows.calibration, recipe.unlabelled_rows, recipe.batch))}
+    prepared = Prepared(recipe, sources, rows, jobs(recipe, sources, images=_images(figure, rows.figures.targets)))
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
         predict_all(prepared, folder, progress)
-        found = figures(recipe, model, rows, prepared.jobs, folder, "", [])
+        found = figures(prepared, folder, "")
     return Comparison(found)
+
+
+def _images(batches: Iterable[Any], targets: Tensor) -> bool:
+    """Whether the inputs are pictures with one label each."""
+    inputs = first(next(iter(batches)))[0]
+    return isinstance(inputs, Tensor) and inputs.ndim == 4 and targets.ndim == 1 and min(inputs.shape[-2:]) > 2
 
 
 def _rows(

@@ -13,7 +13,6 @@ from typing import Any
 Arm = Mapping[str, Any]
 Figures = Mapping[str, Any]
 Record = dict[str, Any]
-FULL = "full precision"
 NONE = "–"
 
 
@@ -82,6 +81,11 @@ def best(figures: Figures) -> frozenset[str]:
     )
 
 
+def reference_name(figures: Figures) -> str:
+    """Name of the network in full precision that all is held against."""
+    return str(figures["reference"])
+
+
 def equal_bits(figures: Figures) -> frozenset[str]:
     """Names of the single models that are the best within some ensemble's bits."""
     return frozenset(name for found in figures.get("equal_bits", {}).values() for name in found.values())
@@ -100,7 +104,7 @@ def seconds(value: float) -> str:
 def _record(arm: Arm, figures: Figures) -> Record:
     several, gap = arm["members"] > 1, arm["difference"]["nll_scaled"]
     cost, diverse = arm["cost"], arm["diversity"]
-    reference = arm["name"] == FULL
+    reference = arm["name"] == reference_name(figures)
     found: Record = {
         "name": arm["name"],
         "role": "main" if arm["name"] == figures["main"] else "control" if arm["control"] else "drawn",

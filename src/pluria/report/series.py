@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pluria.report.ink import INK, MARKERS, MUTED, SERIES, Entry
-from pluria.report.records import FULL, Arm, Figures
+from pluria.report.records import Arm, Figures, reference_name
 
 KINDS = {
     "full_precision": ("o", "full precision"),
@@ -52,12 +52,16 @@ def named(figures: Figures, name: str) -> Arm:
 
 def full(figures: Figures) -> Arm:
     """The arm every other is compared with."""
-    return named(figures, FULL)
+    return named(figures, reference_name(figures))
 
 
 def best_single(figures: Figures) -> Arm | None:
     """The control of one forward, other than full precision, with the smallest calibration NLL after temperature."""
-    singles = [a for a in figures["arms"] if a["control"] and a["cost"]["forwards"] == 1 and a["name"] != FULL]
+    singles = [
+        a
+        for a in figures["arms"]
+        if a["control"] and a["cost"]["forwards"] == 1 and a["name"] != reference_name(figures)
+    ]
     return min(singles, key=lambda arm: arm["calibration_nll_scaled"], default=None)
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from pluria.report.records import (
     COLUMNS,
-    FULL,
     Column,
     Figures,
     Record,
     best,
     equal_bits,
     records,
+    reference_name,
     seconds,
     verdict,
 )
@@ -171,7 +171,11 @@ def _mood(column: Column, record: Record, shown: frozenset[str]) -> str:
 
 def _scale(figures: Figures) -> tuple[float, float]:
     """Ends of the scale of differences: every gain, and losses as far as the drawn arms go."""
-    gaps = [(arm["control"], arm["difference"]["nll_scaled"]) for arm in figures["arms"] if arm["name"] != FULL]
+    gaps = [
+        (arm["control"], arm["difference"]["nll_scaled"])
+        for arm in figures["arms"]
+        if arm["name"] != reference_name(figures)
+    ]
     low = min([0.0, *(gap["low"] for _, gap in gaps)])
     high = max([0.0, *(gap["high"] for control, gap in gaps if not control)])
     room = 0.08 * (high - low) or 1.0

@@ -1,0 +1,122 @@
+"""Everything a run needs, read and checked before any heavy work.
+
+recipe -> networks with their checkpoints, rows, jobs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pluria.core.errors import DataError
+from pluria.core.model import working_copy
+from pluria.core.params import params_of
+from pluria.predict import first, logits
+from pluria.predict.batches import call
+from pluria.recipe.check import check_apart, check_draws, check_outputs, check_views
+from pluria.recipe.folder import digest
+from pluria.recipe.plan import Job, jobs
+from pluria.recipe.resolve import Rows, data_rows, device_of, load_network, trained, training_rows
+from pluria.recipe.schema import ONLY, Recipe
+from pluria.recipe.source import Source, Sources, unlabelled
+from pluria.zoo.dataset import Dataset
+
+Progress = Callable[[str, float, float], None]
+"""Told what is being done, how much of it is done, and how much there is: epochs, or forwards of members."""
+
+
+def quiet(what: str, done: float, total: float) -> None:
+    """Progress that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe whose networks and rows are read and whose jobs are known; nothing has been predicted yet."""
+
+    recipe: Recipe
+    sources: Sources
+    rows: Rows
+    jobs: Sequence[Job]
+    notes: Sequence[str] = ()
+
+
+def prepare(recipe: Recipe, progress: Progress = quiet, *, train: bool = True) -> Prepared:
+    """Read and check everything a run needs, and train where the recipe says so (and `train` too).
+
+    Raises RecipeError, CheckpointError or DataError.
+    """
+    device_of(recipe.device)
+    rows, training = data_rows(recipe), training_rows(recipe)
+    loaded = {name: load_network(spec) for name, spec in recipe.named.items()}
+    _check_rows(rows, training)
+    inputs = unlabelled(rows.calibration, recipe.unlabelled_rows, recipe.batch)
+    sources = {name: Source(model, inputs) for name, (model, _) in loaded.items()}
+    for source in sources.values():
+        for part in (rows.calibration, rows.figures, training):
+            if part is not None:
+                check_outputs(source.model, part, class_axis=recipe.class_axis)
+    for name, part in rows.outside.items():
+        _check_outside(name, part, rows.figures)
+    planned = jobs(recipe, sources, images=are_images(rows.figures))
+    check_views(planned, rows.figures)
+    check_draws(planned, sources)
+    if train and training is not None:
+        sources = {n: _trained(n, recipe, source, training, progress) for n, source in sources.items()}
+    several = len(loaded) > 1
+    notes = [f"{name}: {line}" if several else line for name, (_, lines) in loaded.items() for line in lines]
+    return Prepared(recipe, sources, rows, planned, notes)
+
+
+def are_images(rows: Dataset) -> bool:
+    """Whether the rows are pictures with one label each, which a shift by a pixel leaves as they are."""
+    return rows.inputs.ndim == 4 and rows.targets.ndim == 1 and min(rows.inputs.shape[-2:]) > 2
+
+
+def pinned(prepared: Prepared) -> dict[str, Any]:
+    """What the bits of the predictions depend on besides the recipe: machine, versions, tensors, rows, and code.
+
+    A network's code is pinned by its outputs on two rows.
+    """
+    x = first(next(iter(prepared.rows.figures.batches(2))))[0]
+    networks = {}
+    for name, source in prepared.sources.items():
+        tensors = params_of(source.model)
+        with torch.inference_mode():
+            outputs = logits(call(working_copy(source.model, dtype=torch.float32), x))
+        networks[name] = digest([*tensors.values(), outputs], *tensors)
+    return {
+        "device": str(device_of(prepared.recipe.device)),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "networks": networks,
+        "rows": {name: _contents(part) for name, part in prepared.rows.parts(beyond=True).items()},
+    }
+
+
+def _contents(rows: Dataset) -> str:
+    return digest([rows.inputs, rows.targets], repr((rows.scale, rows.mean, rows.std)))
+
+
+def _trained(name: str, recipe: Recipe, source: Source, rows: Dataset, progress: Progress) -> Source:
+    """The source with its network trained, where the recipe says how."""
+    how, several = recipe.named[name].train, name != ONLY
+    if how is None:
+        return source
+    what = f"training {name}" if several else "training"
+    return Source(trained(source.model, how, rows, lambda d, _: progress(what, d, how.epochs)), source.unlabelled)
+
+
+def _check_rows(rows: Rows, training: Dataset | None) -> None:
+    check_apart(rows.calibration, rows.figures)
+    if training is not None:
+        check_apart(training, rows.figures)
+
+
+def _check_outside(name: str, rows: Dataset, inside: Dataset) -> None:
+    if rows.inputs.shape[1:] != inside.inputs.shape[1:]:
+        shapes = f"{list(rows.inputs.shape[1:])}, and {inside.name} of {list(inside.inputs.shape[1:])}"
+        raise DataError(f"outside.{name}: inputs are of shape {shapes}; outside rows go through the same network")

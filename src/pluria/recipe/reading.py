@@ -1,0 +1,69 @@
+"""From YAML to a checked recipe, and from what is wrong with it to words.
+
+file, changes -> plain data -> Recipe, or RecipeError with the place in the file and the name that may be meant
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pluria.core.errors import RecipeError
+from pluria.recipe.schema import UNION, Recipe, said
+
+
+def read_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
+    """A recipe from a YAML file, with `key=value` changes (`data.rows=500`, `arms.0.members=4`) put in.
+
+    Relative paths in the recipe are left as they are: they are relative to where the command runs. Raises RecipeError.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        held = yaml.safe_load(text)
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(held, dict):
+        raise RecipeError(f"{path} holds {type(held).__name__}; a recipe is a mapping with network, data and arms")
+    for change in changes or []:
+        _put(held, change)
+    return make_recipe(held, str(path))
+
+
+def make_recipe(held: dict[str, Any], what: str = "the recipe") -> Recipe:
+    """A checked recipe from plain data; RecipeError says where it is wrong and which name may be meant."""
+    try:
+        return Recipe.model_validate(held)
+    except ValidationError as error:
+        problems = error.errors()
+        lines = dict.fromkeys(said(problem) for problem in problems if not _follows(problem, problems))
+        raise RecipeError(f"{what} is not a recipe:\n  " + "\n  ".join(lines)) from None
+    except RecipeError as error:
+        raise RecipeError(f"{what}: {error}") from None
+
+
+def _follows(problem: Any, problems: list[Any]) -> bool:
+    """Whether a problem is there because of another, or about a form of `calibration` that was not meant."""
+    place = problem["loc"]
+    inner = any(len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in problems)
+    return inner or (UNION[1] in place and isinstance(problem["input"], dict))
+
+
+def _put(held: dict[str, Any], change: str) -> None:
+    path, equals, value = change.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"--set takes key=value, such as data.rows=500; got {change!r}")
+    *way, last = path.split(".")
+    at: Any = held
+    try:
+        for part in way:
+            at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
+        at[int(last) if isinstance(at, list) else last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {change!r}: the value is not valid YAML") from None
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise RecipeError(f"--set {change!r}: there is no place {path!r} in the recipe") from None

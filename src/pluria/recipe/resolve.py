@@ -46,12 +46,19 @@ def data_rows(recipe: Recipe) -> Rows:
     found = dataset(recipe.data)
     parts = found.split_half() if recipe.calibration == "half" else (dataset(recipe.calibration), found)
     some = parts[1].take(slice(0, recipe.shifted_rows))
-    shifts = {name: shifted(some, changes) for name, changes in recipe.shifted.items()}
+    shifts = {name: _shifted(name, some, changes) for name, changes in recipe.shifted.items()}
     rows = Rows(*parts, shifts, {name: dataset(data) for name, data in recipe.outside.items()})
     for part in (rows.calibration, rows.figures):
         if not bool((part.targets != IGNORED).any()):
             raise DataError(f"{part.name}: every target is {IGNORED} (ignored), so there is nothing to score")
     return rows
+
+
+def _shifted(name: str, rows: Dataset, changes: Mapping[str, float]) -> Dataset:
+    try:
+        return shifted(rows, changes)
+    except (ValueError, TypeError, ImportError) as error:
+        raise DataError(f"shifted.{name}: {error}") from None
 
 
 def built(spec: Network) -> nn.Module:

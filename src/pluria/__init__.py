@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from pluria.recipe.choose import choose
     from pluria.report.compare import Comparison, compare
     from pluria.sample.choose import choose_format
+    from pluria.sample.compensated import compensated, gptq
     from pluria.sample.dropout import dropout
     from pluria.sample.gaussian import gaussian, isotropic
-    from pluria.sample.noise import noise
+    from pluria.sample.moments import Moments, moments
+    from pluria.sample.noise import noise, output_error
     from pluria.sample.plane import path, plane
     from pluria.sample.rounding import low_precision, nearest
     from pluria.store.checkpoint import read_checkpoint
@@ -51,9 +53,11 @@ _WHERE = {
     "recipe.choose": ("choose",),
     "report.compare": ("Comparison", "compare"),
     "sample.choose": ("choose_format",),
+    "sample.compensated": ("compensated", "gptq"),
     "sample.dropout": ("dropout",),
     "sample.gaussian": ("gaussian", "isotropic"),
-    "sample.noise": ("noise",),
+    "sample.moments": ("Moments", "moments"),
+    "sample.noise": ("noise", "output_error"),
     "sample.plane": ("path", "plane"),
     "sample.rounding": ("low_precision", "nearest"),
     "store.checkpoint": ("read_checkpoint",),
@@ -70,6 +74,7 @@ __all__ = [
     "Ensemble",
     "FileFormatError",
     "Key",
+    "Moments",
     "Params",
     "PluriaError",
     "RecipeError",
@@ -77,12 +82,14 @@ __all__ = [
     "choose",
     "choose_format",
     "compare",
+    "compensated",
     "dropout",
     "export_member",
     "export_members",
     "fit_temperature",
     "gather",
     "gaussian",
+    "gptq",
     "isotropic",
     "join",
     "load",
@@ -90,9 +97,11 @@ __all__ = [
     "low_precision",
     "mean_logit",
     "mean_probability",
+    "moments",
     "nearest",
     "noise",
     "number_format",
+    "output_error",
     "packed",
     "params_of",
     "path",

@@ -65,6 +65,10 @@ SAMPLERS: dict[str, Sampler] = {
     "full_precision": Sampler(lambda f, model, members, key: f(params_of(model)), grows=False),
     "nearest": Sampler(lambda f, model, members, key: f(model, format="int3"), grows=False),
     "low_precision": Sampler(lambda f, model, members, key: f(model, format="int3", members=members, key=key)),
+    "compensated": Sampler(
+        lambda f, model, members, key: f(model, [images()], format="int3", members=members, key=key)
+    ),
+    "gptq": Sampler(lambda f, model, members, key: f(model, [images()], format="int3"), grows=False),
     "gaussian": Sampler(lambda f, model, members, key: f(like(model, members), key=key)),
     "isotropic": Sampler(lambda f, model, members, key: f(like(model, members), std=0.1, key=key)),
     "dropout": Sampler(lambda f, model, members, key: f(model, members=members, key=key)),

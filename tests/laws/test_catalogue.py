@@ -14,7 +14,13 @@ LAWS = {"sample": SAMPLE_LAWS, "align": ("identity",), "pool": POOL_LAWS}
 EXAMPLES = {"sample": SAMPLERS, "align": ALIGNERS, "pool": POOLS}
 
 NO_METHODS = {
-    "sample": {"choose_format": "chooses among ensembles", "left_alone": "a report", "noise": "a report"},
+    "sample": {
+        "choose_format": "chooses among ensembles",
+        "left_alone": "a report",
+        "moments": "reads inputs for those that make members",
+        "noise": "a report",
+        "output_error": "a report",
+    },
     "align": {"has_batch_norm": "a question"},
     "pool": {"fit_temperature": "fits what acts on a pooled answer"},
 }

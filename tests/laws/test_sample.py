@@ -18,6 +18,7 @@ from pluria.core.family import block
 from pluria.core.params import params_of
 from pluria.predict import gather, predict
 from pluria.recipe.catalogue import Method, methods
+from pluria.sample import noise
 from pluria.store import load_all, save
 
 every = pytest.mark.parametrize("method", methods("sample"), ids=lambda m: m.name)
@@ -130,11 +131,19 @@ def test_the_mean_of_many_members_is_the_base(method: Method) -> None:
     assert off_by(method) < 1
 
 
-@pytest.mark.parametrize("name", ["nearest", "path"])
+@pytest.mark.parametrize("name", ["nearest", "gptq", "path"])
 def test_what_breaks_the_law_of_the_mean_is_really_off(name: str) -> None:
     (method,) = [method for method in methods("sample") if method.name == name]
     assert "mean" in method.breaks
     assert off_by(method, 200) > 2
+
+
+def test_feedback_is_off_where_it_meets_the_end_of_the_grid() -> None:
+    (method,) = [method for method in methods("sample") if method.name == "compensated"]
+    assert "mean" in method.breaks
+    assert off_by(method) > 2
+    rows = noise(SAMPLERS["compensated"](method)[1])
+    assert all(0 < row.clipped < 0.1 for row in rows)
 
 
 @pytest.mark.parametrize("name", ["plane", "path"])

@@ -2,9 +2,15 @@
 
 import pytest
 import torch
+from torch import nn
 
-from pluria.core.ensemble import join, single, stack
-from pluria.sample import LayerNoise, left_alone, low_precision, nearest, noise
+from pluria.core.coded import keep_codes
+from pluria.core.ensemble import Ensemble, join, single, stack
+from pluria.core.family import map_tensors
+from pluria.numbers.format import number_format
+from pluria.numbers.grid import fit_grid, layout
+from pluria.sample import LayerNoise, left_alone, low_precision, moments, nearest, noise, output_error
+from pluria.store import packed
 from sample.networks import ROUNDED, params, small, uniform
 
 
@@ -74,3 +80,60 @@ def test_nothing_rounded_has_no_rows() -> None:
     assert noise(single(params(0))) == []
     assert left_alone(single(params(0))) == list(params(0))
     assert isinstance(noise(low_precision(params(0)))[0], LayerNoise)
+
+
+def codes(*rows: list[int], clipped: float | None = None) -> Ensemble:
+    """Members with these codes of INT-3, on a grid of step one."""
+    value = torch.tensor([[3.0, 0.0, -3.0]])
+    grid = fit_grid(value, number_format("int3"), layout=layout((1, 3)))
+    family = keep_codes([torch.tensor(row) for row in rows], grid, single({"w": value}).families["w"], clipped=clipped)
+    return Ensemble({"w": family, "tied": family}, tuple(range(len(rows))))
+
+
+def test_of_codes_the_spread_around_their_mean_is_shown() -> None:
+    ensemble = codes([3, 4, 5], [3, 6, 5])  # the members 0, 1, 2 and 0, 3, 2: variance 2 around the mean 0, 2, 2
+    spread = pytest.approx((2 / 8) ** 0.5, rel=1e-12)
+    assert [vars(row) for row in noise(ensemble)] == [
+        vars(LayerNoise("w", (1, 3), "int3", "tensor", spread, None, 0.0, True))
+    ]
+    assert left_alone(ensemble) == []
+    assert noise(codes([3, 4, 5], [3, 5, 5]))[0].compensated is False
+    (alone,) = noise(codes([3, 4, 5], clipped=0.25))
+    assert (alone.noise, alone.nearest, alone.clipped, alone.compensated) == (0.0, None, 0.25, True)
+    (zeros,) = noise(codes([3, 3, 3], [3, 3, 3]))
+    assert zeros.noise == 0
+
+
+def test_what_clipped_is_carried_by_copies() -> None:
+    family = map_tensors(codes([3, 4, 5], clipped=0.25).families["w"], lambda tensor: tensor.clone())
+    assert getattr(family, "clipped", None) == 0.25
+
+
+@pytest.mark.parametrize(("format", "granularity"), [("int5", "channel"), ("int3-asymmetric", 8), ("nf4", "tensor")])
+@pytest.mark.parametrize("form", ["members", "planes"])
+def test_packed_members_have_the_noise_of_those_they_are(format: str, granularity: str, form: str) -> None:
+    ensemble = low_precision(
+        {"weight": uniform(16, 64)}, format=format, members=64, granularity=granularity, coupling="independent"
+    )
+    (row,), (wanted,) = noise(packed(ensemble, form=form)), noise(ensemble)
+    assert row.noise == pytest.approx(wanted.noise, rel=0.03)
+    assert (row.shape, row.format, row.granularity) == (wanted.shape, wanted.format, wanted.granularity)
+    assert (row.nearest, row.compensated) == (None, False)
+
+
+def test_packed_members_of_several_bases_are_not_taken_for_compensated() -> None:
+    ensemble = packed(low_precision(stack([params(0), params(1)]), members=4))
+    assert not any(row.compensated for row in noise(ensemble))
+
+
+def test_the_error_of_outputs_by_hand() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    layer.weight.data = torch.tensor([[3.0, 4.0]])
+    found = moments(layer, [torch.tensor([[1.0, 0.0], [0.0, 2.0]])])  # mean squares 1/2 and 2
+    members = stack([{"weight": torch.tensor([[3.0, 5.0]])}, {"weight": torch.tensor([[6.0, 4.0]])}])
+    # (0.5 * 0 + 2 * 1 + 0.5 * 9 + 2 * 0) / 2 over 0.5 * 9 + 2 * 16
+    wanted = (3.25 / 36.5) ** 0.5
+    assert output_error(members, found, {"weight": layer.weight.detach()}) == {"weight": pytest.approx(wanted)}
+    assert output_error(single({"weight": layer.weight}), found, {"weight": layer.weight}) == {"weight": 0.0}
+    silent = moments(layer, [torch.zeros(1, 2)])
+    assert output_error(members, silent, {"weight": layer.weight.detach()}) == {"weight": 0.0}

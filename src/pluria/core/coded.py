@@ -7,12 +7,12 @@ planes      value = decode(codes[0] + plane[i])   b + K bits per weight: stochas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 import torch
 from torch import Tensor
 
-from pluria.core.family import Bits, check_member, stored_bits
+from pluria.core.family import Bits, Family, check_member, stored_bits
 from pluria.core.rounded import Rounded
 from pluria.numbers.grid import Grid
 from pluria.numbers.packing import pack, unpack
@@ -24,7 +24,9 @@ from pluria.numbers.rounding import decode, floor_codes
 class Coded:
     """Codes as packed bytes, uint8 `[K, bytes]` (one row where there are `planes`, uint8 `[K, bytes]` of single bits).
 
-    `grids` is one grid for all members, or one for each. `dims` and `kind` are shape and dtype.
+    `grids` is one grid for all members, or one for each. `dims` and `kind` are shape and dtype. `clipped` is the share
+    of weights that met an end of the grid where codes were made with error feedback, None where they were not or where
+    it is not known: it is no part of the value, and files do not keep it.
     """
 
     grids: tuple[Grid, ...]
@@ -32,6 +34,11 @@ class Coded:
     planes: Tensor | None
     dims: tuple[int, ...]
     kind: str
+    # Not a field, so that it is neither compared nor written; `replace` and pickles carry it all the same.
+    clipped: InitVar[float | None] = None
+
+    def __post_init__(self, clipped: float | None) -> None:
+        object.__setattr__(self, "clipped", clipped)
 
     @property
     def shape(self) -> torch.Size:
@@ -59,7 +66,9 @@ class Coded:
         held = stored_bits(self.codes) + (0 if self.planes is None else stored_bits(self.planes)) + scales
         count, bits = self.shape.numel(), self.grids[0].format.bits
         each = bits * count + self.grids[0].bits()
-        return Bits(held, len(members) * each, (bits + len(members)) * count + scales)
+        # One member that is seen several times, as under several views, is kept once.
+        several = len(set(members))
+        return Bits(held, several * each, (bits + several) * count + scales)
 
 
 def pack_members(family: Rounded, members: Sequence[int]) -> Coded:
@@ -85,6 +94,12 @@ def pack_planes(family: Rounded, members: Sequence[int]) -> Coded:
     planes = [pack(codes_of(value, grid, family.address(member)) - floor, 1) for member in members]
     floor_packed = pack(floor, grid.format.bits).unsqueeze(0)
     return Coded((grid,), floor_packed, torch.stack(planes), tuple(family.shape), _name(family.dtype))
+
+
+def keep_codes(rows: Sequence[Tensor], grid: Grid, like: Family, *, clipped: float | None = None) -> Coded:
+    """Members from their codes, each flat in the order of the tensor `like`, all on one grid."""
+    codes = torch.stack([pack(row, grid.format.bits) for row in rows])
+    return Coded((grid,), codes, None, tuple(like.shape), _name(like.dtype), clipped)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,0 +1,156 @@
+"""The prize: what of one checkpoint may beat its own views at equal forwards? A search on the calibration half alone.
+
+    python experiments/ex-uno-pluria/search.py [--out out/search]
+
+Eight members see eight views, one each, so every candidate costs eight forwards. The temperature is fitted on one half
+of the calibration rows and scored on the other, and the other way round. Outputs of finished candidates are kept in
+--out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import pluria
+from pluria.core.ensemble import Ensemble
+from pluria.core.params import params_of
+from pluria.pool import fit_temperature, mean_probability
+from pluria.predict import gather, predict
+from pluria.recipe.reading import read_recipe
+from pluria.recipe.resolve import data_rows, load_network
+from pluria.sample.moments import Moments, moments
+from pluria.score import nll, paired_bootstrap
+from pluria.zoo.dataset import Dataset
+from pluria.zoo.views import view
+
+HERE = Path(__file__).parent
+VIEWS = ("identity", "flip", "left", "right", "up", "down", "flip+left", "flip+right")
+EARLY, LATE = ["conv1.weight", "layer1.*.weight"], ["layer3.*.weight", "linear.weight"]
+FALLING = {"conv1.*": "int8", "layer1.*": "int6", "layer2.*": "int5", "*": "int4"}
+RISING = {"conv1.*": "int4", "layer1.*": "int4", "layer2.*": "int5", "*": "int6"}
+
+Make = Callable[[nn.Module, Moments, list[Tensor]], Ensemble]
+
+
+def full(model: nn.Module, second: Moments, inputs: list[Tensor]) -> Ensemble:
+    """The control: the network itself behind every view."""
+    return Ensemble(pluria.single(params_of(model)).families, tuple(range(8)))
+
+
+def rounded(refreshed: bool = False, **options: object) -> Make:
+    """Plain stochastic rounding."""
+
+    def make(model: nn.Module, second: Moments, inputs: list[Tensor]) -> Ensemble:
+        ensemble = pluria.low_precision(model, members=8, **options)  # type: ignore[arg-type]
+        return pluria.refresh(model, ensemble, inputs) if refreshed else ensemble
+
+    return make
+
+
+def fed_back(refreshed: bool = False, **options: object) -> Make:
+    """Rounding with error feedback."""
+
+    def make(model: nn.Module, second: Moments, inputs: list[Tensor]) -> Ensemble:
+        ensemble = pluria.compensated(model, second, members=8, **options)  # type: ignore[arg-type]
+        return pluria.refresh(model, ensemble, inputs) if refreshed else ensemble
+
+    return make
+
+
+CANDIDATES: dict[str, Make] = {
+    "full precision": full,
+    "INT-6": rounded(format="int6"),
+    "INT-5": rounded(format="int5"),
+    "INT-5 refreshed": rounded(format="int5", refreshed=True),
+    "INT-4 refreshed": rounded(format="int4", refreshed=True),
+    "INT-5 compensated": fed_back(format="int5"),
+    "INT-4 compensated": fed_back(format="int4"),
+    "INT-4 compensated refreshed": fed_back(format="int4", refreshed=True),
+    "INT-3 compensated refreshed": fed_back(format="int3", refreshed=True),
+    "INT-4 early layers only": rounded(format="int4", where=EARLY),
+    "INT-4 late layers only": rounded(format="int4", where=LATE),
+    "INT-3 late layers only, compensated": fed_back(format="int3", where=LATE),
+    "bits falling with depth, compensated": fed_back(format=FALLING),
+    "bits rising with depth, compensated": fed_back(format=RISING),
+}
+
+
+def outputs(name: str, model: nn.Module, rows: Dataset, second: Moments, out: Path) -> Tensor:
+    """Logits `[8, N, C]` of a candidate, from the file of an earlier run where there is one."""
+    file = out / f"{name.replace(' ', '-').replace(',', '')}.safetensors"
+    if not file.exists():
+        inputs = [x for x, _ in rows.take(slice(0, 1000)).batches(250)]
+        ensemble = CANDIDATES[name](model, second, inputs)
+        found, _ = gather(
+            predict(model, ensemble, rows.batches(250), views=[view(v) for v in VIEWS], channels_last=True)
+        )
+        save_file({"outputs": found}, file)
+    return load_file(file)["outputs"].double()
+
+
+def crossed(logits: Tensor, y: Tensor) -> Tensor:
+    """NLL `[N]` of the pooled members, each half with the temperature of the other."""
+    pooled, found = mean_probability(logits), torch.empty(len(y), dtype=torch.float64)
+    even = torch.arange(len(y)) % 2 == 0
+    for fit in (even, ~even):
+        temperature = fit_temperature(pooled[fit], y[fit])
+        found[~fit] = nll(temperature(pooled[~fit]), y[~fit])
+    return found
+
+
+def greedy(pool: Tensor, y: Tensor, size: int = 8) -> list[int]:
+    """Members chosen one by one, again where it helps, for the least NLL after temperature."""
+    chosen: list[int] = []
+    probabilities = pool.softmax(-1)
+    total = torch.zeros_like(probabilities[0])
+    for _ in range(size):
+        losses = []
+        for one in probabilities:
+            pooled = ((total + one) / (len(chosen) + 1)).log()
+            losses.append(float(nll(fit_temperature(pooled, y)(pooled), y).mean()))
+        chosen.append(int(torch.tensor(losses).argmin()))
+        total += probabilities[chosen[-1]]
+    return chosen
+
+
+def selected(every: Tensor, y: Tensor) -> Tensor:
+    """NLL `[N]` of eight members chosen on one half, with their temperature there, on the other half."""
+    found = torch.empty(len(y), dtype=torch.float64)
+    even = torch.arange(len(y)) % 2 == 0
+    for fit in (even, ~even):
+        chosen = every[greedy(every[:, fit], y[fit])]
+        temperature = fit_temperature(mean_probability(chosen[:, fit]), y[fit])
+        found[~fit] = nll(temperature(mean_probability(chosen[:, ~fit])), y[~fit])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out/search"))
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    recipe = read_recipe(HERE / "one.yaml")
+    rows = data_rows(recipe).calibration
+    assert recipe.network is not None
+    model, _ = load_network(recipe.network)
+    second = moments(model, [x for x, _ in rows.take(slice(0, 1000)).batches(250)])
+    held = {name: outputs(name, model, rows, second, out) for name in CANDIDATES}
+    found = {name: crossed(logits, rows.targets) for name, logits in held.items()}
+    found["eight of all of these, chosen greedily"] = selected(torch.cat(list(held.values())), rows.targets)
+    control = found["full precision"]
+    print(f"{len(rows)} calibration rows, eight members with a view each; NLL after temperature, against the control")
+    print("\n| members | NLL | difference | 95 % interval |\n|---|---|---|---|")
+    for name, losses in found.items():
+        gap = paired_bootstrap(losses, control, seed=0)
+        print(f"| {name} | {losses.mean():.4f} | {gap.estimate:+.4f} | {gap.low:+.4f} to {gap.high:+.4f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,7 @@ def arm(name: str, *, nll: float, scaled: float, error: float, **changes: Any) -
         "scaled": {"nll": scaled},
         "calibration_nll_scaled": scaled,
         "diversity": {"mutual_information": 0.01},
-        "cost": {"forwards": 1, "bits_planes": 600, "bits_members": 600, "parameters": 100},
+        "cost": {"forwards": 1, "bits_planes": 600, "bits_members": 600, "parameters": 100, "clipped": 0.0},
         "difference": {"nll_scaled": {"estimate": 0.0, "low": 0.0, "high": 0.0}},
     }
     return {**held, **changes}
@@ -33,7 +33,7 @@ FULL = arm("full precision", nll=0.50, scaled=0.40, error=0.10)
 
 def drawn(scaled: float, low: float, high: float, **changes: Any) -> dict[str, Any]:
     gap = {"estimate": scaled - 0.40, "low": low, "high": high}
-    cost = {"forwards": 8, "bits_planes": 1250, "bits_members": 4000, "parameters": 100}
+    cost = {"forwards": 8, "bits_planes": 1250, "bits_members": 4000, "parameters": 100, "clipped": 0.0}
     options = {
         "control": False,
         "method": "low_precision",
@@ -86,7 +86,7 @@ def test_a_loss_is_said_like_a_gain() -> None:
     ],
 )
 def test_the_best_control_is_named_with_its_price(between: tuple[float, float], verdict: str) -> None:
-    cost = {"forwards": 2, "bits_planes": 600, "bits_members": 600, "parameters": 100}
+    cost = {"forwards": 2, "bits_planes": 600, "bits_members": 600, "parameters": 100, "clipped": 0.0}
     flip = arm("full precision 2 views × 2", nll=0.41, scaled=0.35, error=0.08, members=2, cost=cost)
     said = headline(found(FULL, flip, drawn(0.36, -0.06, -0.02), between=between))
     named = "Of the controls, full precision 2 views × 2 with temperature, the best on the calibration rows"
@@ -104,7 +104,12 @@ def test_the_rival_is_chosen_on_calibration_rows_and_costs_no_more() -> None:
 
 
 def test_one_forward_is_said_as_one() -> None:
-    main = drawn(0.36, -0.06, -0.02, cost={"forwards": 1, "bits_planes": 500, "bits_members": 500, "parameters": 100})
+    main = drawn(
+        0.36,
+        -0.06,
+        -0.02,
+        cost={"forwards": 1, "bits_planes": 500, "bits_members": 500, "parameters": 100, "clipped": 0.0},
+    )
     assert "for one forward per example instead of 1, and 5.0 bits per weight" in headline(found(FULL, main))
 
 
@@ -117,7 +122,10 @@ def test_a_perfect_network_has_no_percents() -> None:
 
 
 def test_no_warnings_without_reason() -> None:
-    assert warnings(found(FULL, drawn(0.36, -0.06, -0.02), noise=[{"name": "w", "clipped": 0.0}])) == []
+    assert (
+        warnings(found(FULL, drawn(0.36, -0.06, -0.02), noise=[{"name": "w", "clipped": 0.0, "compensated": False}]))
+        == []
+    )
 
 
 @pytest.mark.parametrize(("nll", "warned"), [(0.511, True), (0.509, False), (0.40, False)])
@@ -137,8 +145,19 @@ def test_members_that_are_all_the_same() -> None:
     assert warnings(found(FULL, control, drawn(0.36, -0.06, -0.02))) == []
 
 
+def test_feedback_that_clips() -> None:
+    cost = {"forwards": 8, "bits_planes": 1250, "bits_members": 4000, "parameters": 100}
+    few, many = (drawn(0.36, -0.06, -0.02, cost=cost | {"clipped": share}) for share in (0.019, 0.03))
+    assert warnings(found(FULL, few)) == []
+    (line,) = warnings(found(FULL, many))
+    assert "3.0% of the weights clip after feedback" in line
+
+
 def test_weights_that_clip() -> None:
-    rows = [{"name": "a.weight", "clipped": 0.25}, {"name": "b.weight", "clipped": 0.0}]
+    rows = [
+        {"name": "a.weight", "clipped": 0.25, "compensated": False},
+        {"name": "b.weight", "clipped": 0.0, "compensated": False},
+    ]
     lines = warnings(found(FULL, drawn(0.36, -0.06, -0.02), noise=rows))
     assert lines == ["a.weight: 25.00% of the weights clip, so rounding is biased there"]
 

@@ -36,8 +36,9 @@ def inspect(
         if part["noise"]:
             table = Table("tensor", "shape", "format", "noise", "nearest", "clipped")
             for row in part["noise"]:
+                nearest = "" if row["nearest"] is None else f"{row['nearest']:.2%}"
                 table.add_row(row["name"], "×".join(map(str, row["shape"])), row["format"], f"{row['noise']:.2%}",
-                              f"{row['nearest']:.2%}", f"{row['clipped']:.2%}")  # fmt: skip
+                              nearest, f"{row['clipped']:.2%}")  # fmt: skip
             console.print(table)
         left = part["left_alone"]
         more = f" and {len(left) - 6} more" if len(left) > 6 else ""

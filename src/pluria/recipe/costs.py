@@ -18,7 +18,10 @@ PARTS = ("calibration", "figures")
 
 
 def cost(job: Job, sources: Sources, folder: RunFolder) -> dict[str, Any]:
-    """The budgets of an arm; forwards and `flops` are for each example, seconds for all labelled rows."""
+    """The budgets of an arm; forwards and `flops` are for each example, seconds for all labelled rows.
+
+    `clipped` is the share of weights that met the end of their grid after feedback, 0 without feedback.
+    """
     places = [job.place(network) for network in job.arm.networks]
     found: dict[str, Any] = {
         "forwards": job.size,
@@ -27,7 +30,8 @@ def cost(job: Job, sources: Sources, folder: RunFolder) -> dict[str, Any]:
         "backward_passes": 0,
     }
     each = [_stored(job, network, sources[network]) for network in job.arm.networks]
-    return found | {name: sum(one[name] for one in each) for name in each[0]}
+    summed = {name: sum(one[name] for one in each) for name in each[0]}
+    return found | summed | {"clipped": summed["clipped"] / summed["parameters"]}
 
 
 def _stored(job: Job, network: str, source: Source) -> dict[str, int]:
@@ -43,6 +47,7 @@ def _stored(job: Job, network: str, source: Source) -> dict[str, int]:
         "bits_members": bits.members + more,
         "bits_planes": bits.planes + more,
         "parameters": sum(family.shape.numel() for family in families),
+        "clipped": sum(round((getattr(family, "clipped", None) or 0.0) * family.shape.numel()) for family in families),
     }
 
 

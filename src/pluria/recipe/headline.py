@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+CLIPPED = 0.02
+"""A share of weights at the end of their grid after feedback that is worth a warning."""
+
 RISE = 0.01
 """A rise of the unperturbed network's NLL by refresh that is worth a warning."""
 
@@ -53,8 +56,11 @@ def warnings(found: dict[str, Any]) -> list[str]:
         if arm.get("temperature_clamped"):
             lines.append(f"{arm['name']}: the temperature ran to an end of its range; too few rows to fit it")
     for row in found["noise"]:
-        if row["clipped"] > 0:
+        if row["clipped"] > 0 and not row["compensated"]:
             lines.append(f"{row['name']}: {row['clipped']:.2%} of the weights clip, so rounding is biased there")
+    for arm in found["arms"]:
+        if (share := arm["cost"]["clipped"]) > CLIPPED:
+            lines.append(f"{arm['name']}: {share:.1%} of the weights clip after feedback, so rounding is biased there")
     return lines
 
 

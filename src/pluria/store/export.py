@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from pluria.core.coded import pack_members, pack_planes
+from pluria.core.coded import Coded, pack_members, pack_planes
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Family, Joined, Shared, Stacked
 from pluria.core.rounded import Rounded
@@ -81,7 +81,9 @@ def packed(ensemble: Ensemble, *, form: Form = "members") -> Ensemble:
             except ValueError as error:
                 raise ValueError(f"tensor {name!r}: {error}") from None
     if not any(map(_rounded, ensemble.families.values())):
-        raise ValueError("no tensor of the ensemble is rounded, so there are no codes to pack")
+        coded = any(isinstance(family, Coded) for family in ensemble.families.values())
+        why = "what is rounded is kept as codes already" if coded else "no tensor of the ensemble is rounded"
+        raise ValueError(f"{why}, so there are no codes to pack")
     families = {name: made[id(family)] for name, family in ensemble.families.items()}
     return Ensemble(families, tuple(range(len(ensemble))), ensemble.weights)
 

@@ -3,8 +3,8 @@
     python experiments/ex-uno-pluria/search.py [--out out/search]
 
 Eight members see eight views, one each, so every candidate costs eight forwards. The temperature is fitted on one half
-of the calibration rows and scored on the other, and the other way round. Outputs of finished candidates are kept in
---out.
+of the calibration rows and scored on the other, and the other way round; members are pooled by their probabilities and
+by their logits. Outputs of finished candidates are kept in --out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import pluria
 from pluria.core.ensemble import Ensemble
 from pluria.core.params import params_of
-from pluria.pool import fit_temperature, mean_probability
+from pluria.pool import fit_temperature, mean_logit, mean_probability
 from pluria.predict import gather, predict
 from pluria.recipe.reading import read_recipe
 from pluria.recipe.resolve import data_rows, load_network
@@ -68,8 +68,10 @@ CANDIDATES: dict[str, Make] = {
     "INT-6": rounded(format="int6"),
     "INT-5": rounded(format="int5"),
     "INT-5 refreshed": rounded(format="int5", refreshed=True),
+    "INT-4": rounded(format="int4"),
     "INT-4 refreshed": rounded(format="int4", refreshed=True),
-    "INT-5 compensated": fed_back(format="int5"),
+    "INT-3 refreshed": rounded(format="int3", refreshed=True),
+    "INT-5 compensated refreshed": fed_back(format="int5", refreshed=True),
     "INT-4 compensated": fed_back(format="int4"),
     "INT-4 compensated refreshed": fed_back(format="int4", refreshed=True),
     "INT-3 compensated refreshed": fed_back(format="int3", refreshed=True),
@@ -94,9 +96,12 @@ def outputs(name: str, model: nn.Module, rows: Dataset, second: Moments, out: Pa
     return load_file(file)["outputs"].double()
 
 
-def crossed(logits: Tensor, y: Tensor) -> Tensor:
-    """NLL `[N]` of the pooled members, each half with the temperature of the other."""
-    pooled, found = mean_probability(logits), torch.empty(len(y), dtype=torch.float64)
+POOLS = {"probabilities": mean_probability, "logits": mean_logit}
+
+
+def crossed(pooled: Tensor, y: Tensor) -> Tensor:
+    """NLL `[N]` of a pooled prediction, each half with the temperature of the other."""
+    found = torch.empty(len(y), dtype=torch.float64)
     even = torch.arange(len(y)) % 2 == 0
     for fit in (even, ~even):
         temperature = fit_temperature(pooled[fit], y[fit])
@@ -105,17 +110,14 @@ def crossed(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def greedy(pool: Tensor, y: Tensor, size: int = 8) -> list[int]:
-    """Members chosen one by one, again where it helps, for the least NLL after temperature."""
+    """Members chosen one by one, again where it helps, for the least NLL of their mean logits after temperature."""
     chosen: list[int] = []
-    probabilities = pool.softmax(-1)
-    total = torch.zeros_like(probabilities[0])
     for _ in range(size):
         losses = []
-        for one in probabilities:
-            pooled = ((total + one) / (len(chosen) + 1)).log()
+        for one in range(len(pool)):
+            pooled = mean_logit(pool[[*chosen, one]])
             losses.append(float(nll(fit_temperature(pooled, y)(pooled), y).mean()))
         chosen.append(int(torch.tensor(losses).argmin()))
-        total += probabilities[chosen[-1]]
     return chosen
 
 
@@ -125,8 +127,8 @@ def selected(every: Tensor, y: Tensor) -> Tensor:
     even = torch.arange(len(y)) % 2 == 0
     for fit in (even, ~even):
         chosen = every[greedy(every[:, fit], y[fit])]
-        temperature = fit_temperature(mean_probability(chosen[:, fit]), y[fit])
-        found[~fit] = nll(temperature(mean_probability(chosen[:, ~fit])), y[~fit])
+        temperature = fit_temperature(mean_logit(chosen[:, fit]), y[fit])
+        found[~fit] = nll(temperature(mean_logit(chosen[:, ~fit])), y[~fit])
     return found
 
 
@@ -142,14 +144,21 @@ def main() -> None:
     model, _ = load_network(recipe.network)
     second = moments(model, [x for x, _ in rows.take(slice(0, 1000)).batches(250)])
     held = {name: outputs(name, model, rows, second, out) for name in CANDIDATES}
-    found = {name: crossed(logits, rows.targets) for name, logits in held.items()}
-    found["eight of all of these, chosen greedily"] = selected(torch.cat(list(held.values())), rows.targets)
-    control = found["full precision"]
-    print(f"{len(rows)} calibration rows, eight members with a view each; NLL after temperature, against the control")
-    print("\n| members | NLL | difference | 95 % interval |\n|---|---|---|---|")
-    for name, losses in found.items():
-        gap = paired_bootstrap(losses, control, seed=0)
-        print(f"| {name} | {losses.mean():.4f} | {gap.estimate:+.4f} | {gap.low:+.4f} to {gap.high:+.4f} |")
+    found = {
+        (name, pool): crossed(pooled(logits), rows.targets)
+        for name, logits in held.items()
+        for pool, pooled in POOLS.items()
+    }
+    chosen = selected(torch.cat(list(held.values())), rows.targets)
+    found["eight of all of these, chosen greedily", "logits"] = chosen
+    print(
+        f"{len(rows)} calibration rows, eight members with a view each; NLL after temperature, and against the control"
+    )
+    print("with the same pool\n\n| members | pool | NLL | difference | 95 % interval |\n|---|---|---|---|---|")
+    for (name, pool), losses in found.items():
+        gap = paired_bootstrap(losses, found["full precision", pool], seed=0)
+        said = f"{losses.mean():.4f} | {gap.estimate:+.4f} | {gap.low:+.4f} to {gap.high:+.4f}"
+        print(f"| {name} | {pool} | {said} |")
 
 
 if __name__ == "__main__":

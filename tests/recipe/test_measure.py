@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pluria.recipe.measure import diagram, diversity, measure, scores, sizes
-from pluria.recipe.outputs import Outputs
+from pluria.recipe.outputs import POOLS, Outputs, Pool, best_pool, calibrated
 
 K, N, C = 4, 30, 3
 
@@ -32,12 +32,14 @@ def probabilities(z: list[float]) -> list[float]:
     return [p / sum(powers) for p in powers]
 
 
-def pooled(outputs: Tensor, temperature: float = 1.0) -> list[list[float]]:
-    """Mean probabilities of the members, then scaled, example by example."""
+def pooled(outputs: Tensor, temperature: float = 1.0, pool: Pool = "mean_probability") -> list[list[float]]:
+    """Mean probabilities or logits of the members, then scaled, example by example."""
     found = []
     for n in range(outputs.shape[1]):
         each = [probabilities(outputs[k, n].tolist()) for k in range(len(outputs))]
         mean = [sum(p[c] for p in each) / len(each) for c in range(C)]
+        if pool == "mean_logit":
+            mean = [math.exp(sum(math.log(p[c]) for p in each) / len(each)) for c in range(C)]
         found.append(probabilities([math.log(p) / temperature for p in mean]))
     return found
 
@@ -62,22 +64,38 @@ def by_hand(rows: list[list[float]], y: Tensor) -> dict[str, float]:
     }
 
 
-def test_scores_against_loops() -> None:
-    found = measure(CALIBRATION, FIGURES).figures
+@pytest.mark.parametrize("pool", POOLS)
+def test_scores_against_loops(pool: Pool) -> None:
+    found = measure(CALIBRATION, FIGURES, pool).figures
     for name, wanted in by_hand(pooled(FIGURES.logits), FIGURES.y).items():
         assert found["scores"][name] == pytest.approx(wanted, abs=1e-9), name
-    scaled = by_hand(pooled(FIGURES.logits, found["temperature"]), FIGURES.y)
+    scaled = by_hand(pooled(FIGURES.logits, found["temperature"], pool), FIGURES.y)
     for name, wanted in scaled.items():
         assert found["scaled"][name] == pytest.approx(wanted, abs=1e-9), name
 
 
-def test_the_temperature_is_the_best_for_the_pooled_calibration_rows() -> None:
-    found = measure(CALIBRATION, FIGURES).figures
-    at = {t: mean_nll(pooled(CALIBRATION.logits, t), CALIBRATION.y) for t in (0.99, 1.0, 1.01)}
-    fitted = {f: mean_nll(pooled(CALIBRATION.logits, f * found["temperature"]), CALIBRATION.y) for f in at}
+@pytest.mark.parametrize("pool", POOLS)
+def test_the_temperature_is_the_best_for_the_pooled_calibration_rows(pool: Pool) -> None:
+    found = measure(CALIBRATION, FIGURES, pool).figures
+    factors = (0.99, 1.0, 1.01)
+    fitted = {f: mean_nll(pooled(CALIBRATION.logits, f * found["temperature"], pool), CALIBRATION.y) for f in factors}
     assert fitted[1.0] < min(fitted[0.99], fitted[1.01])
-    assert found["calibration_nll"] == pytest.approx(at[1.0], abs=1e-9)
+    assert found["calibration_nll"] == pytest.approx(mean_nll(pooled(CALIBRATION.logits), CALIBRATION.y), abs=1e-9)
     assert found["calibration_nll_scaled"] == pytest.approx(fitted[1.0], abs=1e-9)
+
+
+def test_the_pool_is_the_better_one_on_the_calibration_rows() -> None:
+    losses = calibrated(CALIBRATION)
+    for pool in POOLS:
+        assert losses[pool] == pytest.approx(measure(CALIBRATION, FIGURES, pool).figures["calibration_nll_scaled"])
+    assert measure(CALIBRATION, FIGURES).pool == min(losses, key=lambda pool: losses[pool])
+
+
+def test_the_pool_is_one_for_all_seeds_and_plain_for_single_models() -> None:
+    one, other = {"mean_probability": 0.3, "mean_logit": 0.2}, {"mean_probability": 0.3, "mean_logit": 0.45}
+    assert best_pool([one]) == "mean_logit"
+    assert best_pool([one, other]) == "mean_probability"
+    assert best_pool([{"mean_probability": 0.3, "mean_logit": 0.3 * (1 - 1e-12)}]) == "mean_probability"
 
 
 def test_labels_of_the_figure_rows_fit_nothing() -> None:

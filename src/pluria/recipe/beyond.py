@@ -1,6 +1,6 @@
 """What an arm is worth beyond the rows it was calibrated for: shifted rows, and rows of no known class.
 
-shifted   scores with the temperature of the clean calibration rows
+shifted   scores with the pool and temperature of the clean calibration rows
 outside   how well uncertainty tells outside rows from the figure rows: AUROC, and FPR at 95 % of them found
 """
 
@@ -11,28 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pluria.pool import Temperature
 from pluria.recipe.folder import RunFolder
-from pluria.recipe.measure import scores
+from pluria.recipe.measure import Measured, scores
 from pluria.recipe.outputs import Outputs
 from pluria.recipe.plan import Job
 from pluria.recipe.resolve import Rows
 from pluria.score import auroc, entropy, fpr_at, member_sums, mutual_information
 
 
-def beyond(job: Job, rows: Rows, folder: RunFolder, temperature: Temperature) -> dict[str, Any]:
+def beyond(job: Job, rows: Rows, folder: RunFolder, measured: Measured) -> dict[str, Any]:
     """Figures on every shifted and every outside set of rows; nothing where the arm leaves them out."""
     if not job.arm.beyond:
         return {}
     found: dict[str, Any] = {}
     for name, part in rows.shifted.items():
-        pooled = Outputs.of(_outputs(job, folder, f"shifted-{name}"), part.targets)
-        plain = pooled.pooled()
-        pair = {"scores": scores(plain, pooled.y), "scaled": scores(temperature(plain), pooled.y)}
+        held = Outputs.of(_outputs(job, folder, f"shifted-{name}"), part.targets)
+        scaled = measured.temperature(held.pooled(pool=measured.pool))
+        pair = {"scores": scores(held.pooled(), held.y), "scaled": scores(scaled, held.y)}
         found.setdefault("shifted", {})[name] = pair
-    inside = _uncertainties(_outputs(job, folder, "figures"), temperature) if rows.outside else {}
+    inside = _uncertainties(_outputs(job, folder, "figures"), measured) if rows.outside else {}
     for name in rows.outside:
-        outer = _uncertainties(_outputs(job, folder, f"outside-{name}"), temperature)
+        outer = _uncertainties(_outputs(job, folder, f"outside-{name}"), measured)
         found.setdefault("outside", {})[name] = {kind: _detected(inside[kind], outer[kind]) for kind in inside}
     return found
 
@@ -41,13 +40,14 @@ def _outputs(job: Job, folder: RunFolder, part: str) -> Tensor:
     return folder.outputs([job.place(network) for network in job.arm.networks], job.arm.members, part)
 
 
-def _uncertainties(outputs: Tensor, temperature: Temperature) -> dict[str, Tensor]:
+def _uncertainties(outputs: Tensor, measured: Measured) -> dict[str, Tensor]:
     """Uncertainty of every place `[M]`, by kind; members are told apart only where there are several."""
-    logits = outputs.to(torch.float64).flatten(1, -2)
-    sums = member_sums(logits)
-    pooled = Outputs(logits, torch.empty(0)).pooled()
-    found = {"entropy": entropy(pooled), "entropy_scaled": entropy(temperature(pooled))}
-    return found | ({"mutual_information": mutual_information(sums)} if len(outputs) > 1 else {})
+    held = Outputs(outputs.flatten(1, -2), torch.empty(0))
+    scaled = measured.temperature(held.pooled(pool=measured.pool))
+    found = {"entropy": entropy(held.pooled()), "entropy_scaled": entropy(scaled)}
+    if len(outputs) > 1:
+        found["mutual_information"] = mutual_information(member_sums(held.logits.to(torch.float64)))
+    return found
 
 
 def _detected(inside: Tensor, outside: Tensor) -> dict[str, float]:

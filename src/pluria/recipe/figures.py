@@ -1,7 +1,8 @@
 """All figures of a run as one JSON value, computed from the kept outputs alone.
 
 reference   the single full-precision network that all is held against; of several, the best on calibration rows
-arms        one entry for each arm: means over seeds, spread (standard deviation), each seed's own figures
+arms        one entry for each arm, with the pool that is best on the calibration rows: means over seeds, spread
+            (standard deviation), each seed's own figures
 main        the arm with the smallest calibration NLL after temperature; controls and figure rows have no say
 equal_bits  for each drawn arm the best single model within its bits, under either accounting
 """
@@ -21,7 +22,7 @@ from pluria.recipe.costs import cost
 from pluria.recipe.folder import RunFolder, environment
 from pluria.recipe.headline import best_control, headline, warnings
 from pluria.recipe.measure import Measured, measure
-from pluria.recipe.outputs import Outputs
+from pluria.recipe.outputs import Outputs, best_pool, calibrated
 from pluria.recipe.pictures import disagreed
 from pluria.recipe.plan import Job, draw, is_plain
 from pluria.recipe.prepare import Prepared
@@ -38,7 +39,7 @@ Found = Mapping[tuple[str, int], Measured]
 def figures(prepared: Prepared, folder: RunFolder, command: str) -> dict[str, Any]:
     """Every figure of a run."""
     recipe, rows, jobs = prepared.recipe, prepared.rows, prepared.jobs
-    measured = {job.id: _measure(job, rows, folder) for job in jobs}
+    measured = {id: one for group in _groups(jobs) for id, one in _measured(group, rows, folder).items()}
     full = min((j for j in jobs if is_plain(j.arm)), key=lambda j: measured[j.id].figures["calibration_nll_scaled"])
     arms = [_arm(group, measured, measured[full.id], prepared, folder) for group in _groups(jobs)]
     main = min((arm for arm in arms if not arm["control"]), key=lambda arm: arm["calibration_nll_scaled"])
@@ -76,11 +77,15 @@ def _row(row: LayerNoise, network: str, job: Job) -> dict[str, Any]:
     return vars(row) | {"name": name, "shape": list(row.shape)}
 
 
-def _measure(job: Job, rows: Rows, folder: RunFolder) -> Measured:
-    parts = []
-    for name, part in (("calibration", rows.calibration), ("figures", rows.figures)):
-        parts.append(Outputs.of(_outputs(job, folder, name), part.targets))
-    return measure(*parts)
+def _measured(group: list[Job], rows: Rows, folder: RunFolder) -> dict[tuple[str, int], Measured]:
+    """What is measured of an arm with each of its seeds, all under the pool that is best over them."""
+
+    def outputs(job: Job, name: str, targets: Tensor) -> Outputs:
+        return Outputs.of(_outputs(job, folder, name), targets)
+
+    calibration = {job.id: outputs(job, "calibration", rows.calibration.targets) for job in group}
+    pool = best_pool([calibrated(one) for one in calibration.values()])
+    return {job.id: measure(calibration[job.id], outputs(job, "figures", rows.figures.targets), pool) for job in group}
 
 
 def _outputs(job: Job, folder: RunFolder, part: str) -> Tensor:
@@ -111,13 +116,14 @@ def _arm(
         "views": list(job.arm.views),
         "seeds": [one.seed for one in group],
         "cost": cost(job, prepared.sources, folder),
+        "pool": measured[job.id].pool,
         "difference": _difference([measured[one.id] for one in group], reference),
         "reliability": seeds[0]["reliability"],
         "reliability_scaled": seeds[0]["reliability_scaled"],
     }
     averaged = {k: v for k, v in seeds[0].items() if not k.startswith("reliability")}
     arm |= {name: _over([seed[name] for seed in seeds], _mean) for name in averaged}
-    found = [beyond(one, prepared.rows, folder, measured[one.id].temperature) for one in group]
+    found = [beyond(one, prepared.rows, folder, measured[one.id]) for one in group]
     arm |= {name: _over([one[name] for one in found], _mean) for name in found[0]}
     names = ("scores", "scaled", "diversity")
     spread: dict[str, Any] = {name: _over([seed[name] for seed in seeds], _deviation) for name in names}

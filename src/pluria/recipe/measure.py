@@ -1,6 +1,8 @@
 """Every figure of one arm from its kept outputs: before and after temperature, against K, diversity, reliability.
 
-The temperature is fitted on the pooled calibration rows and applied to the pooled figure rows; nothing else is fitted.
+    before   the mean of the members' probabilities          after   the arm's pool, then a temperature
+
+Pool and temperature are fitted on the calibration rows and applied to the figure rows; nothing else is fitted.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pluria.pool import Temperature, fit_temperature, mean_logit
-from pluria.recipe.outputs import Outputs
+from pluria.recipe.outputs import Outputs, Pool, best_pool, calibrated
 from pluria.recipe.together import together
 from pluria.score import (
     AMBIGUITY,
@@ -46,34 +48,36 @@ DIVERSITY = (MEMBER_NLL, GEOMETRIC_NLL, AMBIGUITY, DISAGREEMENT, MUTUAL_INFORMAT
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of one arm and seed as plain data, its temperature, and per-example NLL `[M]` to compare by pairs."""
+    """Figures of one arm and seed as plain data, its pool and temperature, and NLL per example `[M]` for pairs."""
 
     figures: dict[str, Any]
+    pool: Pool
     temperature: Temperature
     nll: Tensor
     nll_scaled: Tensor
 
 
-def measure(calibration: Outputs, figures: Outputs) -> Measured:
-    """All figures of one arm."""
-    fitted, pooled = calibration.pooled(), figures.pooled()
+def measure(calibration: Outputs, figures: Outputs, pool: Pool | None = None) -> Measured:
+    """All figures of one arm; the pool that comes before the temperature is chosen here unless it is given."""
+    pool = best_pool([calibrated(calibration)]) if pool is None else pool
+    pooled, fitted = figures.pooled(), calibration.pooled(pool=pool)
     temperature = fit_temperature(fitted, calibration.y)
-    scaled = temperature(pooled)
+    scaled = temperature(figures.pooled(pool=pool))
     found = {
         "scores": scores(pooled, figures.y),
         "scaled": scores(scaled, figures.y),
         "temperature": temperature.value,
         "temperature_clamped": temperature.clamped,
-        "calibration_nll": float(nll(fitted, calibration.y).mean()),
+        "calibration_nll": float(nll(calibration.pooled(), calibration.y).mean()),
         "calibration_nll_scaled": float(nll(temperature(fitted), calibration.y).mean()),
         "geometric": scores(mean_logit(figures.logits.to(torch.float64), figures.weights), figures.y),
         "diversity": diversity(figures),
         "joint": together(calibration, figures),
-        "curve": [point(calibration, figures, k) for k in sizes(len(figures.logits))],
+        "curve": [point(calibration, figures, k, pool) for k in sizes(len(figures.logits))],
         "reliability": diagram(pooled, figures.y),
         "reliability_scaled": diagram(scaled, figures.y),
     }
-    return Measured(found, temperature, *(figures.by_example(nll(rows, figures.y)) for rows in (pooled, scaled)))
+    return Measured(found, pool, temperature, *(figures.by_example(nll(rows, figures.y)) for rows in (pooled, scaled)))
 
 
 def scores(log_probs: Tensor, y: Tensor) -> dict[str, float]:
@@ -98,12 +102,11 @@ def sizes(members: int) -> list[int]:
     return sorted({2**j for j in range(members.bit_length()) if 2**j <= members} | {members})
 
 
-def point(calibration: Outputs, figures: Outputs, k: int) -> dict[str, Any]:
+def point(calibration: Outputs, figures: Outputs, k: int, pool: Pool) -> dict[str, Any]:
     """NLL and ECE of the first k members, before and after temperature, with bootstrap intervals of the NLL."""
-    temperature = fit_temperature(calibration.pooled(k), calibration.y)
-    pooled = figures.pooled(k)
+    temperature = fit_temperature(calibration.pooled(k, pool), calibration.y)
     found: dict[str, Any] = {"k": k}
-    for suffix, rows in (("", pooled), ("_scaled", temperature(pooled))):
+    for suffix, rows in (("", figures.pooled(k)), ("_scaled", temperature(figures.pooled(k, pool)))):
         band = bootstrap_mean(figures.by_example(nll(rows, figures.y)), seed=0, draws=500)
         found |= {f"nll{suffix}": band.estimate, f"nll{suffix}_low": band.low, f"nll{suffix}_high": band.high}
         found |= _ece_band(rows, figures.y, suffix)

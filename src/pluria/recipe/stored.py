@@ -13,7 +13,7 @@ from torch import Tensor
 from pluria.core.errors import DataError
 from pluria.pool import fit_temperature
 from pluria.recipe.measure import diversity, scores
-from pluria.recipe.outputs import Outputs
+from pluria.recipe.outputs import Outputs, best_pool, calibrated
 
 
 def scored(file: Path) -> dict[str, Any]:
@@ -29,14 +29,15 @@ def scored(file: Path) -> dict[str, Any]:
     try:
         halves = [order[start::2].sort().values for start in (0, 1)]
         calibration, figures = (Outputs.of(outputs[:, rows], y[rows], weights) for rows in halves)
-        temperature = fit_temperature(calibration.pooled(), calibration.y)
-        pooled = figures.pooled()
+        pool = best_pool([calibrated(calibration)])
+        temperature = fit_temperature(calibration.pooled(pool=pool), calibration.y)
         return {
             "members": len(weights),
             "rows": {"calibration": len(calibration.y), "figures": len(figures.y)},
             "temperature": temperature.value,
-            "scores": scores(pooled, figures.y),
-            "scaled": scores(temperature(pooled), figures.y),
+            "pool": pool,
+            "scores": scores(figures.pooled(), figures.y),
+            "scaled": scores(temperature(figures.pooled(pool=pool)), figures.y),
             "diversity": diversity(figures),
         }
     except (ValueError, TypeError) as error:

@@ -45,6 +45,16 @@ from pluria.score.joint import all_epistemic, joint, marginal
 from pluria.score.members import MemberSums, member_sums
 from pluria.score.points import Points, draw_points
 from pluria.score.proper import BRIER, ERROR, NLL, brier, error, nll
+from pluria.score.quantiles import (
+    IntervalScore,
+    below,
+    coverage,
+    crossing_share,
+    pinball,
+    present,
+    quantile_scores,
+    weighted_interval_score,
+)
 from pluria.score.regression import CRPS, MSE, RMSE, crps, gaussian_nll, squared_error
 from pluria.score.rows import flatten
 from pluria.score.tally import Rows, Score, Tally, tally
@@ -72,6 +82,7 @@ __all__ = [
     "Decomposition",
     "Equivalent",
     "Interval",
+    "IntervalScore",
     "MemberSums",
     "Points",
     "Reliability",
@@ -85,6 +96,7 @@ __all__ = [
     "ambiguity",
     "aurc",
     "auroc",
+    "below",
     "binary_brier",
     "binary_error",
     "binary_nll",
@@ -94,6 +106,8 @@ __all__ = [
     "corp",
     "corp_brier",
     "corp_confidence",
+    "coverage",
+    "crossing_share",
     "crps",
     "deep_ensemble_equivalent",
     "disagreement",
@@ -116,10 +130,14 @@ __all__ = [
     "mutual_information",
     "nll",
     "paired_bootstrap",
+    "pinball",
+    "present",
+    "quantile_scores",
     "recalibrated",
     "reliability",
     "risk_coverage",
     "squared_error",
     "tally",
     "variance",
+    "weighted_interval_score",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pluria.report.html import write_report
-from report.runs import crowded, deep, hostile, tiny_run
+from report.runs import crowded, deep, hostile, several_run, tiny_run
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -40,10 +40,11 @@ def chrome() -> Iterator[Chrome]:
 
 @pytest.fixture(scope="session")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two reports: of a plain run, and of one with many arms, many layers and names that try to be markup."""
+    """Three reports: of a plain run, of two networks, and of many arms, layers and names that try to be markup."""
     folder = tmp_path_factory.mktemp("reports")
     figures = tiny_run(folder)
-    places = {name: folder / f"{name}.html" for name in ("plain", "hostile")}
+    places = {name: folder / f"{name}.html" for name in ("plain", "hostile", "several")}
     write_report(figures, places["plain"])
     write_report(hostile(crowded(deep(figures, 40), 8)), places["hostile"])
+    write_report(several_run(folder), places["several"])
     return places

@@ -21,6 +21,9 @@ return [...document.querySelectorAll('h1, h2, h3, p, li, dt, dd, figcaption, fig
   .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
   .map(e => e.tagName + ': ' + e.textContent.slice(0, 60))
 """
+CRAMPED = """
+return [...document.querySelectorAll('.tile dd')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)
+"""
 OVERLAPS = """
 const hits = []
 for (const svg of document.querySelectorAll('figure > svg')) {
@@ -72,6 +75,7 @@ def test_the_helpers_see_requests_and_errors(chrome: Chrome, tmp_path: Path) -> 
     page = tmp_path / "bad.html"
     page.write_text(
         "<img src='http://127.0.0.1:9/x.png'><script>console.error('no')</script><p style='width:3000px'>wide</p>"
+        "<div class='tile'><dd style='width:20px'>overflowing</dd></div>"
         "<figure><svg><text y='20'>over</text><text y='20'>lap</text></svg></figure>"
     )
     _show(chrome, page)
@@ -79,6 +83,7 @@ def test_the_helpers_see_requests_and_errors(chrome: Chrome, tmp_path: Path) -> 
     assert any("no" in entry["message"] for entry in chrome.get_log("browser"))
     assert chrome.execute_script(WIDE) > 0
     assert chrome.execute_script(SPILT)
+    assert chrome.execute_script(CRAMPED) == ["overflowing"]
     assert chrome.execute_script(OVERLAPS) == ["lap / over"]
 
 
@@ -87,7 +92,8 @@ def test_every_part_is_shown(chrome: Chrome, reports: dict[str, Path]) -> None:
     count = "return document.querySelectorAll(arguments[0]).length"
     assert chrome.execute_script(count, "figure > svg[role=img]") == 7
     assert chrome.execute_script(count, "table.arms tbody th[scope=row]") == 9
-    assert chrome.execute_script(count, "table") >= 3
+    assert chrome.execute_script(count, "table.sheet") == 3
+    assert chrome.execute_script(count, "table.sheet tbody tr") == 8 + 8 + 6
     assert chrome.execute_script(count, ".examples img") == 12
     assert chrome.execute_script("return [...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert "after temperature" in chrome.execute_script("return document.querySelector('.gain').innerText")
@@ -96,17 +102,18 @@ def test_every_part_is_shown(chrome: Chrome, reports: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 390, 768, 1280])
-@pytest.mark.parametrize("name", ["plain", "hostile"])
+@pytest.mark.parametrize("name", ["plain", "hostile", "several"])
 def test_nothing_spills_over(chrome: Chrome, reports: dict[str, Path], name: str, width: int, theme: str) -> None:
     _show(chrome, reports[name], width=width, theme=theme)
     assert chrome.execute_script(WIDE) <= 0
     assert chrome.execute_script(SPILT) == []
+    assert chrome.execute_script(CRAMPED) == []
     chrome.execute_script("document.querySelectorAll('details').forEach(e => e.open = true)")
     assert chrome.execute_script(WIDE) <= 0
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("name", ["plain", "hostile"])
+@pytest.mark.parametrize("name", ["plain", "hostile", "several"])
 def test_no_words_of_a_figure_lie_on_others(chrome: Chrome, reports: dict[str, Path], name: str, width: int) -> None:
     _show(chrome, reports[name], width=width)
     assert chrome.execute_script(OVERLAPS) == []

@@ -7,18 +7,46 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from pluria.recipe.run import run
-from recipe.tiny import recipe, write_all, write_data
+from recipe.tiny import ARGUMENTS, CLASSES, recipe, write_network
 
 HOSTILE = '<script>alert("x")</script> & [bold]|$a_1$ ' + "long " * 12
 
 
 def tiny_run(folder: Path) -> dict[str, Any]:
-    """Figures of a small network on 60 tiny pictures: two number systems, a view, two seeds."""
-    write_all(folder)
-    write_data(folder / "data.npz", rows=120)
-    arms = [{"method": "low_precision", "members": 4, "each": {"format": ["int4", "int3"]}}]
-    made = recipe(folder, title="A tiny network", arms=arms, views=["left"], seeds=[0, 1])
+    """Figures of a small network on 60 tiny pictures: two number systems, a view, two seeds, shifted, outside rows."""
+    write_network(folder / "net.safetensors")
+    arms = [{"method": "low_precision", "members": 4, "refresh": False, "each": {"format": ["int4", "int3"]}}]
+    return _run(folder, title="A tiny network", arms=arms, views=["left"])
+
+
+def several_run(folder: Path) -> dict[str, Any]:
+    """Figures of two networks that differ in size, together with compensated rounding, and one of them alone."""
+    networks = {}
+    for name, width in (("narrow", 4), ("wide", 6)):
+        made = write_network(folder / "net.safetensors", seed=width, width=width)
+        torch.save(made.state_dict(), folder / f"{name}.pt")
+        arguments = {**ARGUMENTS, "width": width}
+        networks[name] = {"model": "small_cnn", "arguments": arguments, "checkpoint": str(folder / f"{name}.pt")}
+    plain: dict[str, Any] = {"members": 2, "format": "int4", "refresh": False}
+    arms = [{"method": "compensated", **plain}, {"method": "low_precision", "networks": ["wide"], **plain}]
+    return _run(folder, network=None, networks=networks, arms=arms)
+
+
+def _run(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A run on pictures of whole bytes, as changes of brightness want them."""
+    draw = np.random.default_rng(0)
+    y = np.arange(120) % CLASSES
+    x = draw.integers(0, 160, (120, 1, 4, 4))
+    x[np.arange(120), 0, y, y] += 80
+    np.savez(folder / "data.npz", x=x.astype("uint8"), y=y)
+    np.savez(folder / "other.npz", x=draw.integers(60, 255, (20, 1, 4, 4)).astype("uint8"), y=y[:20])
+    outside = {"other": {"reader": "arrays", "arguments": {"path": str(folder / "other.npz")}}}
+    shifted = {"dark": {"brightness": -0.3}, "noisy": {"noise": 0.1}}
+    made = recipe(folder, shifted=shifted, shifted_rows=30, outside=outside, seeds=[0, 1], **changes)
     found = run(made, folder / "run", command="pluria run tiny.yaml")
     return dict(json.loads(json.dumps(found)))
 
@@ -28,14 +56,18 @@ def renamed(figures: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     found = copy.deepcopy(figures)
     for arm in found["arms"]:
         arm["name"] = new if arm["name"] == old else arm["name"]
-    found["main"] = new if found["main"] == old else found["main"]
+    found |= {name: new for name in ("main", "reference") if found[name] == old}
     found["equal_bits"] = {new if name == old else name: best for name, best in found["equal_bits"].items()}
     return found
 
 
 def hostile(figures: dict[str, Any]) -> dict[str, Any]:
     """Figures whose every text tries to be markup, and whose picture lies elsewhere."""
-    found = renamed(figures, figures["main"], HOSTILE)
+    found = renamed(renamed(figures, figures["main"], HOSTILE), figures["reference"], f"full {HOSTILE}")
+    for arm in found["arms"]:
+        for part in (arm, arm["spread"]):
+            for name in {"shifted", "outside"} & set(part):
+                part[name] = {f"{HOSTILE}{i}": one for i, one in enumerate(part[name].values())}
     found |= {"title": HOSTILE, "headline": HOSTILE, "command": HOSTILE, "date": HOSTILE}
     found |= {"warnings": [HOSTILE], "notes": [HOSTILE], "left_alone": [HOSTILE]}
     found["rows"]["name"] = HOSTILE
@@ -52,6 +84,8 @@ def alone(figures: dict[str, Any]) -> dict[str, Any]:
     found = copy.deepcopy(figures)
     singles = [arm for arm in found["arms"] if arm["members"] == 1][:2]
     singles[1] |= {"control": False}
+    for arm in singles:
+        arm |= {"joint": {}, "shifted": {}, "outside": {}}
     for name in (
         "notes",
         "warnings",

@@ -138,6 +138,12 @@ def test_every_text_is_escaped(figures: dict[str, Any], attack: str) -> None:
     assert "example.com" not in attack
 
 
+def test_several_networks(several: dict[str, Any]) -> None:
+    found = Page(page(several))
+    assert len(found.named("figure")) == 7
+    assert f"From {several['reference']} to {several['main']}" in "".join(found.words)
+
+
 @pytest.mark.parametrize("change", [alone, lambda f: crowded(deep(f, 200), 20)])
 def test_unusual_runs(figures: dict[str, Any], change: Any) -> None:
     made = page(change(figures))
@@ -145,6 +151,24 @@ def test_unusual_runs(figures: dict[str, Any], change: Any) -> None:
     assert len(made) < 1_500_000
     assert not [n for n, a in found.tags if n in ("path", "use") and "nan" in (a.get("d") or a.get("x") or "")]
     assert "None" not in re.sub(r"<style>.*?</style>", "", made, flags=re.S)
+
+
+@pytest.mark.usefixtures("words_only")
+def test_further_tables_stand_only_where_there_are_figures(figures: dict[str, Any]) -> None:
+    ids = {a.get("id") for _, a in Page(page(figures)).tags}
+    assert {"shifted", "outside", "together"} <= ids
+    assert not {"shifted", "outside", "together"} & {a.get("id") for _, a in Page(page(alone(figures))).tags}
+
+
+def test_how_tensors_of_a_compensated_arm_were_rounded(several: dict[str, Any]) -> None:
+    assert "compensated</td>" not in page(several)
+    main = next(arm["name"] for arm in several["arms"] if arm["method"] == "compensated")
+    first, *rest = several["noise"]
+    made = {**several, "main": main, "noise": [{**first, "compensated": True, "nearest": None}, *rest]}
+    found = page(made)
+    assert found.count(">compensated</td>") == 1
+    assert found.count(">plain</td>") == len(rest)
+    assert "<td>–</td>" in found
 
 
 @pytest.mark.usefixtures("words_only")

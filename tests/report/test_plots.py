@@ -43,7 +43,7 @@ def test_legend_names_every_line(figures: dict[str, Any], made: dict[str, Plot])
 def test_controls_are_in_the_budget_figures(made: dict[str, Plot]) -> None:
     for name in ("bits", "forwards"):
         labels = [entry.label for entry in made[name].legend]
-        assert "nearest rounding, one model" in labels
+        assert "nearest rounding" in labels
         assert "full precision, several views" in labels
         assert "Gaussian of matched variance" in labels
 
@@ -68,7 +68,7 @@ def test_at_most_six_arms_have_colours(figures: dict[str, Any]) -> None:
     with drawing():
         plot = against_members(many, "nll")
     assert plot is not None
-    assert "7 more drawn arms are in the table." in plot.caption
+    assert "5 more drawn arms are in the table." in plot.caption
 
 
 @pytest.mark.parametrize("layers", [1, 2, 20, 21, 200])
@@ -107,6 +107,44 @@ def test_kinds_of_controls(figures: dict[str, Any]) -> None:
     assert found["full precision"] == "full_precision"
     assert found["full precision 2 views × 2"] == "views"
     assert kind({"method": "isotropic", "views": ["identity"]}) == "other"
+
+
+def test_kinds_of_compensated_runs(several: dict[str, Any]) -> None:
+    found = {arm["name"]: kind(arm) for arm in several["arms"]}
+    assert found["INT-4 GPTQ of narrow + wide"] == "gptq"
+    assert found["INT-4 stratified × 2 of narrow + wide"] == "low_precision"
+
+
+def test_networks_that_differ_are_held_against_operations_and_bytes(several: dict[str, Any]) -> None:
+    found = {plot.name: plot for plot in plots(several)}
+    assert found["forwards"].title == "NLL against operations"
+    assert "kFLOPs for each row" in _texts(found["forwards"])
+    assert "counted in operations" in found["forwards"].caption
+    assert "kB in all" in _texts(found["bits"])
+
+
+def test_a_ring_marks_several_networks(figures: dict[str, Any], several: dict[str, Any]) -> None:
+    for given, wanted in ((figures, 0), (several, 1)):
+        for plot in plots(given):
+            rings = [entry for entry in plot.legend if entry.ringed]
+            assert len(rings) == (wanted if plot.name in ("bits", "forwards") else 0)
+
+
+def test_compensated_tensors_have_no_nearest_and_plain_ones_are_named(several: dict[str, Any]) -> None:
+    main = next(arm["name"] for arm in several["arms"] if arm["method"] == "compensated")
+    plainly, *rest = several["noise"]
+    made = [{**row, "compensated": True, "nearest": None} for row in rest]
+    plot = noise_plot({**several, "main": main, "noise": [plainly, *made]})
+    assert plot is not None
+    assert plot.caption.endswith(f"their inputs could not be captured: {plainly['name']}.")
+    assert [entry.label for entry in plot.legend] == ["members' spread", "nearest rounding"]
+    plot = noise_plot({**several, "main": main, "noise": made})
+    assert plot is not None
+    assert "captured" not in plot.caption
+    assert len(plot.legend) == 1
+    many = noise_plot({**several, "main": main, "noise": [plainly] * 30})
+    assert many is not None
+    assert "and 25 more" in many.caption
 
 
 def test_wilson_solves_its_equation() -> None:

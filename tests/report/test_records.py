@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pluria.report.records import COLUMNS, best, equal_bits, records, seconds, verdict
+from pluria.report.records import COLUMNS, best, by_operations, digits, equal_bits, records, seconds, verdict
 
 
 def test_row_of_full_precision(figures: dict[str, Any]) -> None:
@@ -35,11 +35,12 @@ def test_cells_are_what_they_show() -> None:
     record = {
         "nll_scaled": 0.07712, "nll_scaled_sd": 0.00063, "difference": -0.00321, "difference_low": -0.0184,
         "difference_high": 0.0102, "error": 0.02513, "seconds": 2.0273, "forwards": 8, "ambiguity": None,
+        "flops": 660_100_000,
     }  # fmt: skip
     shown = {column.key: column.text(record) for column in COLUMNS if column.key in record}
     assert shown == {
         "nll_scaled": "0.0771 ±0.0006", "difference": "−0.0032", "difference_low": "[−0.0184, +0.0102]",
-        "error": "2.51%", "seconds": "2.03", "forwards": "8", "ambiguity": "–",
+        "error": "2.51%", "seconds": "2.03", "forwards": "8", "ambiguity": "–", "flops": "0.660",
     }  # fmt: skip
 
 
@@ -51,18 +52,26 @@ def test_seconds(value: float, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "shown"), [(0.0825, "0.0825"), (9.996, "10.0"), (1316.2, "1316"), (1.5e-5, "0.0000150"), (0.0, "0.00")]
+)
+def test_digits(value: float, shown: str) -> None:
+    assert digits(value) == shown
+
+
+@pytest.mark.parametrize(
     ("low", "high", "said"), [(-2.0, -1.0, "better"), (1.0, 2.0, "worse"), (-1.0, 1.0, "same"), (0.0, 0.0, "same")]
 )
 def test_verdict(low: float, high: float, said: str) -> None:
     assert verdict({"low": low, "high": high}) == said
 
 
-def _arms(*gaps: tuple[int, float, float]) -> dict[str, Any]:
-    """Figures with nothing but forwards and intervals."""
+def _arms(*gaps: tuple[int, float, float], work: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Figures with nothing but forwards, operations and intervals."""
+    costs = [{"forwards": k, "flops": flops} for (k, _, _), flops in zip(gaps, work or [0] * len(gaps), strict=True)]
     return {
         "arms": [
-            {"name": str(i), "cost": {"forwards": k}, "difference": {"nll_scaled": {"low": low, "high": high}}}
-            for i, (k, low, high) in enumerate(gaps)
+            {"name": str(i), "cost": cost, "difference": {"nll_scaled": {"low": low, "high": high}}}
+            for i, (cost, (_, low, high)) in enumerate(zip(costs, gaps, strict=True))
         ]
     }
 
@@ -81,6 +90,22 @@ def test_a_cheaper_arm_that_is_surely_better_takes_the_mark() -> None:
 
 def test_a_dearer_arm_does_not_take_the_mark_of_a_cheaper_one() -> None:
     assert best(_arms((1, 0.0, 0.0), (2, -0.03, -0.01), (8, -0.09, -0.07))) == {"1", "2"}
+
+
+def test_operations_count_where_forwards_differ_in_their_work() -> None:
+    gaps = (1, 0.0, 0.0), (2, -0.09, -0.07), (3, -0.03, -0.01)
+    assert best(_arms(*gaps, work=(10, 20, 30))) == {"1"}
+    assert best(_arms(*gaps, work=(10, 60, 30))) == {"1", "2"}, "two forwards of a large network cost more than three"
+    assert not by_operations(_arms(*gaps, work=(10, 20, 30)))
+    assert not by_operations(_arms(*gaps, work=(10, 60, 0))), "one is not known"
+
+
+def test_single_models_of_several_networks_are_members(several: dict[str, Any]) -> None:
+    found = {record["name"]: record for record in records(several)}
+    assert found["full precision of narrow + wide"]["disagreement"] is not None
+    assert found["full precision of wide"]["disagreement"] is None
+    parts = [found[f"full precision of {name}"]["flops"] for name in ("narrow", "wide")]
+    assert found["full precision of narrow + wide"]["flops"] == sum(parts) > 0
 
 
 def test_equal_bits_names_singles(figures: dict[str, Any]) -> None:

@@ -71,13 +71,21 @@ def test_a_sure_gain_is_marked(figures: dict[str, Any]) -> None:
     assert "★" in line
 
 
-def test_markdown_is_one_table(figures: dict[str, Any]) -> None:
-    for given in (figures, hostile(figures), alone(figures)):
-        lines = markdown(given).splitlines()
-        bars = {line.replace("\\|", "").count("|") for line in lines}
-        assert len(lines) == 2 + len(given["arms"])
-        assert len(bars) == 1
-        assert "<script>" not in "".join(lines)
+def test_markdown_is_one_table_and_a_section_for_each_further_one(figures: dict[str, Any]) -> None:
+    for given, count in ((figures, 3), (hostile(figures), 3), (alone(figures), 0)):
+        parts = markdown(given).split("\n## ")
+        assert len(parts) == 1 + count
+        assert len(parts[0].splitlines()) == 2 + len(given["arms"])
+        for part in parts:
+            rows = [line for line in part.splitlines() if line.startswith("|")]
+            assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+            assert "<script>" not in part
+
+
+def test_operations_are_left_out_where_there_is_no_room(figures: dict[str, Any]) -> None:
+    assert "GFLOPs" not in plain(figures, width=120)
+    assert "GFLOPs" in plain(figures, width=300)
+    assert "GFLOPs" in markdown(figures)
 
 
 def test_csv_keeps_every_digit(figures: dict[str, Any]) -> None:
@@ -86,5 +94,6 @@ def test_csv_keeps_every_digit(figures: dict[str, Any]) -> None:
         assert float(row["nll_scaled"]) == arm["scaled"]["nll"]
         assert float(row["ece"]) == arm["scores"]["ece"]
         assert float(row["seconds"]) == arm["cost"]["seconds"]
+        assert int(row["flops"]) == arm["cost"]["flops"]
     assert rows[0]["difference"] == ""
     assert any(row["name"] == HOSTILE for row in rows)

@@ -28,6 +28,15 @@ def test_tiles_tell_gain_and_cost(figures: dict[str, Any]) -> None:
     assert found["Bits for each weight"].value.startswith("32")
 
 
+def test_tiles_of_several_networks_tell_operations_and_bytes(several: dict[str, Any]) -> None:
+    costs = {arm["name"]: arm["cost"] for arm in several["arms"]}
+    main, reference = costs[several["main"]], costs[several["reference"]]
+    found = {tile.label: tile for tile in view.tiles(several)}
+    assert found["kFLOPs for each row"].value == f"{reference['flops'] / 1e3:.1f} → {main['flops'] / 1e3:.1f}"
+    assert found["kFLOPs for each row"].note.startswith("1 → 2 forwards; ")
+    assert found["Memory, kB"].value.endswith(f" → {main['bits_planes'] / 8e3:.2f}")
+
+
 def test_heads_span_every_column() -> None:
     groups, columns = view.heads()
     assert sum(size for _, size in groups) == len(columns) == len(COLUMNS)

@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING
 
 from pluria.report.ink import INK, MUTED, SERIES, Entry, Plot, canvas, clean, inline
 from pluria.report.records import Arm, Figures
-from pluria.report.series import drawn
+from pluria.report.series import drawn, named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FEW = 20
 """So many layers have a bar and a name each; more become points in the network's order."""
+NAMED = 5
+"""So many tensors that differ are named in a sentence."""
 MEASURES = (("ambiguity", "ambiguity (nats)", "{:.4f}", 1), ("disagreement", "disagreement (%)", "{:.2f}", 100))
 
 
 def diversity(figures: Figures) -> Plot | None:
     """Ambiguity and disagreement of every arm of several members; None where there is none."""
-    arms = [arm for arm in figures["arms"] if arm["members"] > 1]
+    arms = [arm for arm in figures["arms"] if arm["cost"]["forwards"] > 1]
     if not arms:
         return None
     colours = {line.arm["name"]: line.colour for line in drawn(figures)}
@@ -50,35 +52,54 @@ def diversity(figures: Figures) -> Plot | None:
 
 
 def layer_noise(figures: Figures) -> Plot | None:
-    """Relative noise of stochastic and of nearest rounding of every rounded tensor; None where none is rounded."""
+    """Relative noise of stochastic and of nearest rounding of every rounded tensor; None where none is rounded.
+
+    Of error-compensated tensors the members' spread is shown; what nearest rounding would do to them is not known.
+    """
     layers = figures.get("noise") or []
     if not layers:
         return None
     few = len(layers) <= FEW
     figure = canvas(max(50 + 28 * len(layers), 110) if few else 240)
     axes = figure.subplots()
-    noise, nearest = ([100 * layer[key] for layer in layers] for key in ("noise", "nearest"))
+    noise = [100 * layer["noise"] for layer in layers]
+    nearest = {i: 100 * layer["nearest"] for i, layer in enumerate(layers) if layer["nearest"] is not None}
     places = range(len(layers))
     if few:
-        _rows(axes, len(layers), max(*noise, *nearest), 1.1)
+        _rows(axes, len(layers), max(*noise, *nearest.values(), 0.0), 1.1)
         axes.barh(places, noise, 0.3, color=SERIES[0], linewidth=0)
-        axes.plot(nearest, places, "o", color=INK, markersize=4)
+        axes.plot([*nearest.values()], [*nearest], "o", color=INK, markersize=4)
         axes.set_xlabel("noise, % of the tensor's norm")
         _names(axes, [layer["name"] for layer in layers])
     else:
         axes.vlines(places, 0, noise, color=SERIES[0], linewidth=max(0.5, min(3.0, 220 / len(layers))), alpha=0.8)
-        axes.plot(places, nearest, "o", color=INK, markersize=2)
+        axes.plot([*nearest], [*nearest.values()], "o", color=INK, markersize=2)
         axes.set(xlabel="rounded tensor, in the network's order", ylabel="noise, % of the tensor's norm")
         axes.set_ylim(bottom=0)
     most = max(layers, key=lambda layer: layer["noise"])
-    caption = f"Largest: {most['name']}, {most['noise']:.1%}. A stochastic member carries about √2 times the noise of "
-    caption += "nearest rounding, so only the ensemble can win."
-    legend = (
-        Entry("a stochastic member", SERIES[0], "bar"),
-        Entry("nearest rounding", INK, "o"),
-    )
+    caption = f"Largest: {most['name']}, {most['noise']:.1%}. {_rounded(figures)}"
+    made = compensates(figures)
+    legend = [Entry("members' spread" if made else "a stochastic member", SERIES[0], "bar")]
+    legend += [Entry("nearest rounding", INK, "o")] if nearest else []
     alt = f"Relative rounding noise of {len(layers)} tensors. {caption}"
-    return Plot("noise", "Rounding noise of each tensor", caption, inline(figure, "noise", alt), legend)
+    return Plot("noise", "Rounding noise of each tensor", caption, inline(figure, "noise", alt), tuple(legend))
+
+
+def compensates(figures: Figures) -> bool:
+    """Whether the main arm makes up for rounding errors, where it can."""
+    return bool(named(figures, figures["main"])["method"] == "compensated")
+
+
+def _rounded(figures: Figures) -> str:
+    """How the tensors were rounded, and which of them otherwise."""
+    if not compensates(figures):
+        return "A stochastic member carries about √2 times the noise of nearest rounding, so only the ensemble can win."
+    plainly = [layer["name"] for layer in figures["noise"] if not layer["compensated"]]
+    told = "Weights rounded later make up for those before them, so outputs move less than these figures suggest."
+    if not plainly:
+        return told
+    names = ", ".join(plainly[:NAMED]) + (f" and {len(plainly) - NAMED} more" if len(plainly) > NAMED else "")
+    return f"{told} Rounded plainly, since their inputs could not be captured: {names}."
 
 
 def _rows(axes: Axes, count: int, most: float, room: float = 1.45) -> None:

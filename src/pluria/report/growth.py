@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pluria.report.ink import INK, MUTED, Entry, Plot, canvas, inline, powers
-from pluria.report.records import Arm, Figures
+from pluria.report.records import Arm, Figures, reference_name
 from pluria.report.series import Series, best_single, drawn, full, left_out
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _references(axes: Axes, figures: Figures, score: str, suffix: str) -> None:
 
 def _legend(figures: Figures, lines: list[Series]) -> list[Entry]:
     single = best_single(figures)
-    found = [*(line.entry() for line in lines), Entry("full precision", INK, "", "-")]
+    found = [*(line.entry() for line in lines), Entry(reference_name(figures), INK, "", "-")]
     return found + ([Entry(f"best single control: {single['name']}", MUTED, "", "--")] if single else [])
 
 

@@ -1,6 +1,7 @@
 """A run as one HTML file that needs nothing else: no script, no font, no picture from anywhere.
 
-Order: what was gained at which cost, warnings, every arm and control, figures, examples, noise, how to repeat it.
+Order: what was gained at which cost, warnings, every arm and control, further tables, figures, examples, noise, how to
+repeat it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pluria.report import view
+from pluria.report.bars import compensates
 from pluria.report.plots import noise_plot, plots
 from pluria.report.records import Figures
+from pluria.report.sheets import sheets
 from pluria.report.tables import legend
 from pluria.store.atomic import replacing
 
@@ -56,8 +59,10 @@ def _shown(figures: Figures) -> dict[str, Any]:
         "bodies": view.bodies(figures),
         "legend": legend(figures),
         "within": view.within_bits(figures),
+        "sheets": sheets(figures),
         "plots": plots(figures),
         "noise": noise_plot(figures),
+        "compensates": compensates(figures),
         "examples": view.examples(figures),
         "recipe": view.recipe_text(figures),
         "machine": view.machine(figures),

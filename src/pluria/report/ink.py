@@ -38,7 +38,7 @@ class Entry:
     colour: str
     marker: str = ""
     line: str = ""
-    hollow: bool = False
+    ringed: bool = False
 
     @property
     def variable(self) -> str:

@@ -1,7 +1,7 @@
 """The arms of a run as flat rows of numbers, and what each column is called, means and looks like.
 
 best   an arm is marked where its interval of the NLL difference to full precision lies below 0 and no arm with as many
-       forwards or fewer has an interval wholly below its own
+       forwards or fewer has an interval wholly below its own; operations take the place of forwards where they differ
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Column:
             return NONE
         if self.key == "seconds":
             return seconds(record["seconds"])
+        if self.key == "flops":
+            return digits(record["flops"] / 1e9)
         form = self.form
         if self.key == "nll_scaled" and record["nll_scaled_sd"] is not None:
             form += " ±{nll_scaled_sd:.4f}"
@@ -52,6 +54,7 @@ COLUMNS: tuple[Column, ...] = (
            "paired bootstrap over the rows"),
     Column("error", "", "error", "{error:.2%}", 2, "share of rows answered wrongly"),
     Column("forwards", "", "forwards", "{forwards}", 2, "forwards of the network for each row"),
+    Column("flops", "", "GFLOPs", "", 13, "billions of operations for each row, a multiply-add being two"),
     Column("weight_members", "bits/w.", "K·b", "{weight_members:.1f}", 6, "every member stored by itself"),
     Column("weight_planes", "bits/w.", "b+K", "{weight_planes:.1f}", 6, "floor codes and one bit plane a member"),
     Column("ece", "ECE", "raw", "{ece:.2%}", 7, "expected calibration error, 15 bins of equal width"),
@@ -73,12 +76,19 @@ def records(figures: Figures) -> list[Record]:
 def best(figures: Figures) -> frozenset[str]:
     """Names of the arms that beat full precision and that nothing of the same or a smaller budget beats."""
     arms = [(arm, arm["difference"]["nll_scaled"]) for arm in figures["arms"]]
+    budget = "flops" if by_operations(figures) else "forwards"
     return frozenset(
         arm["name"]
         for arm, gap in arms
         if gap["high"] < 0
-        and all(other["high"] >= gap["low"] for one, other in arms if _forwards(one) <= _forwards(arm))
+        and all(other["high"] >= gap["low"] for one, other in arms if one["cost"][budget] <= arm["cost"][budget])
     )
+
+
+def by_operations(figures: Figures) -> bool:
+    """Whether forwards of the arms differ in their work, so that operations are the common budget; all are known."""
+    costs = [arm["cost"] for arm in figures["arms"]]
+    return all(cost["flops"] for cost in costs) and len({cost["flops"] / cost["forwards"] for cost in costs}) > 1
 
 
 def reference_name(figures: Figures) -> str:
@@ -101,9 +111,19 @@ def seconds(value: float) -> str:
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3}f}"
 
 
+def digits(value: float, count: int = 3) -> str:
+    """So many digits that mean something, without an exponent.
+
+    >>> digits(0.08251), digits(1316.2), digits(2.0)
+    ('0.0825', '1316', '2.00')
+    """
+    shown = f"{value:.{count - 1}e}"
+    return f"{value:.{max(0, count - 1 - int(shown.partition('e')[2]))}f}"
+
+
 def _record(arm: Arm, figures: Figures) -> Record:
-    several, gap = arm["members"] > 1, arm["difference"]["nll_scaled"]
-    cost, diverse = arm["cost"], arm["diversity"]
+    cost, diverse, gap = arm["cost"], arm["diversity"], arm["difference"]["nll_scaled"]
+    several = cost["forwards"] > 1
     reference = arm["name"] == reference_name(figures)
     found: Record = {
         "name": arm["name"],
@@ -115,6 +135,7 @@ def _record(arm: Arm, figures: Figures) -> Record:
         "difference_low": None if reference else gap["low"],
         "difference_high": None if reference else gap["high"],
         "forwards": cost["forwards"],
+        "flops": cost["flops"] or None,
         "seconds": cost["seconds"],
     }
     for name, value in arm["scores"].items():
@@ -124,7 +145,3 @@ def _record(arm: Arm, figures: Figures) -> Record:
     return found | {
         f"weight_{name}": cost[f"bits_{name}"] / cost["parameters"] for name in ("members", "planes", "file")
     }
-
-
-def _forwards(arm: Arm) -> int:
-    return int(arm["cost"]["forwards"])

@@ -11,7 +11,9 @@ from pluria.report.records import Arm, Figures, reference_name
 KINDS = {
     "full_precision": ("o", "full precision"),
     "views": ("d", "full precision, several views"),
-    "nearest": ("s", "nearest rounding, one model"),
+    "nearest": ("s", "nearest rounding"),
+    "gptq": ("v", "nearest rounding, with feedback"),
+    "low_precision": ("P", "stochastic rounding, without feedback"),
     "gaussian": ("x", "Gaussian of matched variance"),
     "dropout": ("+", "MC dropout"),
     "other": ("*", "another control"),
@@ -70,6 +72,11 @@ def controls(figures: Figures) -> list[Arm]:
     return [arm for arm in figures["arms"] if arm["control"]]
 
 
+def ringed(arm: Arm) -> bool:
+    """Whether several networks answer together: such arms wear a ring."""
+    return len(arm["networks"]) > 1
+
+
 def kind(arm: Arm) -> str:
     """What kind of control an arm is: a key of KINDS."""
     if arm["method"] == "full_precision" and len(arm["views"]) > 1:
@@ -77,7 +84,12 @@ def kind(arm: Arm) -> str:
     return str(arm["method"]) if arm["method"] in KINDS else "other"
 
 
-def entries_of(arms: Sequence[Arm], line: str = "") -> list[Entry]:
-    """Legend of the kinds of some controls."""
-    kinds = dict.fromkeys(map(kind, arms))
-    return [Entry(KINDS[k][1], INK if k == "full_precision" else MUTED, KINDS[k][0], line) for k in kinds]
+def entries_of(arms: Sequence[Arm]) -> list[Entry]:
+    """Legend of the kinds of some controls, with a line where one of the kind has several members."""
+    lines = {kind(arm): "" for arm in arms} | {kind(arm): "-" for arm in arms if len(arm["curve"]) > 1}
+    return [Entry(KINDS[k][1], INK if k == "full_precision" else MUTED, KINDS[k][0], line) for k, line in lines.items()]
+
+
+def rings(arms: Sequence[Arm]) -> list[Entry]:
+    """What a ring means, where there is one."""
+    return [Entry("several networks together", MUTED, ringed=True)] if any(map(ringed, arms)) else []

@@ -6,7 +6,9 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from pluria.report.records import COLUMNS, Column, Figures, Record, best, equal_bits, records, verdict
+from pluria.report.records import COLUMNS, Column, Figures, Record, best, by_operations, equal_bits, records, verdict
+from pluria.report.sheet import as_markdown, quoted
+from pluria.report.sheets import sheets
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,7 +59,7 @@ def plain(figures: Figures, *, width: int = 120) -> str:
 
 
 def markdown(figures: Figures) -> str:
-    """The whole table in Markdown, with every column."""
+    """The whole table in Markdown, with every column, and a section for each further table the run has."""
     rows = records(figures)
     shown = best(figures)
     lines = [["arm", "role", *(column.title for column in COLUMNS)], ["---", "---", *["---:"] * len(COLUMNS)]]
@@ -65,8 +67,9 @@ def markdown(figures: Figures) -> str:
         cells = [column.text(record) for column in COLUMNS]
         if record["name"] in shown:
             cells = [f"**{text}**" if c.key == "nll_scaled" else text for c, text in zip(COLUMNS, cells, strict=True)]
-        lines.append([_quoted(record["name"]), record["role"], *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+        lines.append([quoted(record["name"]), record["role"], *cells])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return "\n".join([table, *map(as_markdown, sheets(figures))])
 
 
 def comma_separated(figures: Figures) -> str:
@@ -82,9 +85,10 @@ def comma_separated(figures: Figures) -> str:
 def legend(figures: Figures) -> str:
     """What is marked and whether anything is, and which rows the figures come from."""
     rows, level = figures["rows"], figures["arms"][0]["difference"]["nll_scaled"]["level"]
+    budget = "operations" if by_operations(figures) else "forwards"
     told = (
         f"★ beats full precision with temperature beyond the {level:.0%} paired interval, and nothing with as many "
-        "forwards or fewer is surely better."
+        f"{budget} or fewer is surely better."
         if best(figures)
         else f"No arm beats full precision with temperature beyond the {level:.0%} paired interval."
     )
@@ -136,10 +140,3 @@ def _cells(record: Record, columns: list[Column], figures: Figures) -> list[Text
             style = STYLES[verdict({"low": record["difference_low"], "high": record["difference_high"]})]
         cells.append(Text(text, style=style))
     return cells
-
-
-def _quoted(name: str) -> str:
-    """A name that cannot end a cell or become HTML."""
-    for mark, instead in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("\n", " ")):
-        name = name.replace(mark, instead)
-    return name

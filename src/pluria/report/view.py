@@ -13,6 +13,7 @@ from pluria.report.records import (
     Figures,
     Record,
     best,
+    by_operations,
     equal_bits,
     records,
     reference_name,
@@ -20,6 +21,7 @@ from pluria.report.records import (
     verdict,
 )
 from pluria.report.series import full, named
+from pluria.report.work import amounts, several
 
 PNG = "data:image/png;base64,"
 
@@ -68,18 +70,14 @@ def tiles(figures: Figures) -> list[Tile]:
     main, reference = named(figures, figures["main"]), full(figures)
     cost, gap = main["cost"], main["difference"]["nll_scaled"]
     band = f"{_signed(gap['estimate'])} [{_signed(gap['low'])},\u00a0{_signed(gap['high'])}]"
-    per = {name: cost[f"bits_{name}"] / cost["parameters"] for name in ("members", "planes", "file")}
-    before = reference["cost"]["bits_members"] / reference["cost"]["parameters"]
     return [
         Tile("NLL after temperature", _pair(reference, main, "scaled", "nll", "{:.4f}"), band, verdict(gap)),
         Tile("NLL before temperature", _pair(reference, main, "scores", "nll", "{:.4f}"), "as the network gives it"),
         Tile("ECE after temperature", _pair(reference, main, "scaled", "ece", "{:.1%}"),
              f"before: {_pair(reference, main, 'scores', 'ece', '{:.1%}')}"),
         Tile("Error", _pair(reference, main, "scores", "error", "{:.2%}"), f"{figures['rows']['figures']} rows"),
-        Tile("Forwards for each row", f"{reference['cost']['forwards']} → {cost['forwards']}",
-             f"{seconds(cost['seconds'])} s for all rows, here"),
-        Tile("Bits for each weight", f"{before:.1f} → {per['planes']:.1f}",
-             f"as bit planes; {per['members']:.1f} member by member, {per['file']:.1f} in the file"),
+        _work(reference["cost"], cost, by_operations(figures)),
+        _memory(reference["cost"], cost, several(figures)),
     ]  # fmt: skip
 
 
@@ -142,6 +140,30 @@ def machine(figures: Figures) -> list[tuple[str, str]]:
     packages = held.pop("packages", None) or {}
     lines = [(name, "none" if value is None else str(value)) for name, value in held.items()]
     return lines + [(name, str(value)) for name, value in packages.items()]
+
+
+def _work(before: Mapping[str, Any], after: Mapping[str, Any], operations: bool) -> Tile:
+    """Forwards; operations where forwards differ in their work."""
+    forwards = f"{before['forwards']} → {after['forwards']}"
+    took = f"{seconds(after['seconds'])} s for all rows, here"
+    if operations:
+        value, unit = amounts([before["flops"], after["flops"]], "FLOPs")
+        return Tile(f"{unit} for each row", value, f"{forwards} forwards; {took}")
+    return Tile("Forwards for each row", forwards, took)
+
+
+def _memory(before: Mapping[str, Any], after: Mapping[str, Any], several: bool) -> Tile:
+    """Bits for each weight; bytes in all where there are several networks."""
+    if several:
+        value, unit = amounts([before["bits_members"] / 8, after["bits_planes"] / 8], "B")
+        one, other = (" ".join(amounts([after[f"bits_{name}"] / 8], "B")) for name in ("members", "file"))
+        return Tile(f"Memory, {unit}", value, f"as bit planes; {one} member by member, {other} in the file")
+    per = {name: after[f"bits_{name}"] / after["parameters"] for name in ("members", "planes", "file")}
+    return Tile(
+        "Bits for each weight",
+        f"{before['bits_members'] / before['parameters']:.1f} → {per['planes']:.1f}",
+        f"as bit planes; {per['members']:.1f} member by member, {per['file']:.1f} in the file",
+    )
 
 
 def _pair(before: Mapping[str, Any], after: Mapping[str, Any], part: str, score: str, form: str) -> str:

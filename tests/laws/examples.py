@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pluria.core.ensemble import Ensemble
 from pluria.core.params import Params, params_of
+from pluria.pool import mean_probability
 from pluria.recipe.catalogue import CATALOGUE, Method
 
 Made = tuple[nn.Module, Ensemble]
@@ -85,8 +86,29 @@ POOLS: dict[str, Callable[[int, int, int], Tensor]] = {
     "mean_logit": lambda k, n, c: _normal(k, n, c).log_softmax(-1),
     "mean": lambda k, n, c: _normal(k, n, c),
     "mean_bernoulli": lambda k, n, c: _normal(k, n, c),
+    "vote": lambda k, n, c: _normal(k, n, c),
+    "median": lambda k, n, c: _normal(k, n, c),
+    "median_probability": lambda k, n, c: _normal(k, n, c).log_softmax(-1),
+    "trimmed": lambda k, n, c: _normal(k, n, c),
+    "trimmed_probability": lambda k, n, c: _normal(k, n, c).log_softmax(-1),
 }
 """Outputs [K, N, C] of the kind that each pool gives back, so that one member can be its own mean."""
+
+Pool = Callable[[Tensor], Tensor]
+
+FITS: dict[str, Callable[[Callable[..., Any], Tensor, Tensor], Pool]] = {
+    "fit_log_linear": lambda f, x, y: f(x, y),
+    "fit_linear": lambda f, x, y: f(x, y),
+    "fit_extremised": lambda f, x, y: f(x, y, base=[0.4, 0.3, 0.2, 0.1]),
+    "greedy": lambda f, x, y: weighted(f(x, y, rounds=20)),
+    "zpe": lambda f, x, y: weighted(f(x, x.flip(1)[:, ::2] * 1.5)),
+}
+"""How a pool is fitted on outputs [K, N, 4] and targets [N]."""
+
+
+def weighted(weights: Tensor) -> Pool:
+    """The mean probability with these weights."""
+    return lambda outputs: mean_probability(outputs, weights)
 
 
 def rows(verb: str, law: str | None = None) -> list[Method]:

@@ -64,6 +64,13 @@ def test_what_breaks_the_simplex_leaves_it(method: Method) -> None:
     assert not torch.allclose(pooled.sigmoid().sum(-1), torch.ones(N, dtype=torch.float64), atol=0.1)
 
 
+@pytest.mark.parametrize("method", [m for m in methods("pool") if "copies" in m.breaks], ids=lambda m: m.name)
+def test_what_breaks_the_identity_changes_copies(method: Method) -> None:
+    x = POOLS[method.name](1, N, C)
+    assert not close(method.load()(x.expand(K, N, C), WEIGHTS), x[0])
+    assert not close(method.load()(x), x[0])
+
+
 @every
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_dtype_and_shape_are_kept(method: Method, dtype: torch.dtype) -> None:

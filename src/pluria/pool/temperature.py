@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pluria.pool.rows import targets_of
+
 # Temperatures outside are not told apart by any data in use; a fit that runs away stops here and says so.
 LOWEST, HIGHEST = 1e-3, 1e3
 
@@ -88,17 +90,8 @@ def _slope(rows: Tensor, targets: Tensor, u: float) -> tuple[float, float]:
 
 def _checked_rows(log_probs: Tensor, y: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Rows `[M, C]` in float64, shifted to maximum 0, and their targets `[M]`, without ignored ones."""
-    if log_probs.ndim < 2 or log_probs.shape[:-1] != y.shape:
-        raise ValueError(f"y must be {list(log_probs.shape[:-1])} for these log-probabilities, not {list(y.shape)}")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise ValueError(f"y must hold class indices of an integer type, not {y.dtype}")
-    kept = y.reshape(-1) != ignore_index
+    kept, targets = targets_of(log_probs.shape, y, ignore_index)
     rows = log_probs.reshape(-1, log_probs.shape[-1])[kept].to(torch.float64)
-    targets = y.reshape(-1)[kept].long()
-    if len(targets) == 0:
-        raise ValueError("no row with a target is left to fit a temperature on")
-    if int(targets.min()) < 0 or int(targets.max()) >= rows.shape[-1]:
-        raise ValueError(f"targets must be in 0..{rows.shape[-1] - 1}, not {int(targets.min())}..{int(targets.max())}")
     if bool((rows.isnan() | (rows == torch.inf)).any()):
         raise ValueError("the log-probabilities hold NaN or +inf; a temperature needs finite rows")
     if bool((rows.gather(-1, targets[:, None]) == -torch.inf).any()):

@@ -8,6 +8,11 @@ align    identity  full precision is left as it is
 pool     single    K = 1 is the identity          copies     K copies of x give x
          order     permuting members with their weights changes nothing
          double    doubling a weight equals duplicating the member      simplex    probabilities stay probabilities
+fit      (labelled or unlabelled outputs to a pool or to weights)
+         single    K = 1 is the identity          copies     K copies of x give what x alone gives
+         order     permuting the members changes nothing                simplex    probabilities stay probabilities
+         better    never above the NLL of equal weights on the rows of the fit
+         text      its fields go through JSON and give the same pool
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from typing import Any, Literal
 
 SAMPLE_LAWS = ("bits", "prefix", "file", "mean")
 POOL_LAWS = ("single", "copies", "order", "double", "simplex")
+FIT_LAWS = ("single", "copies", "order", "simplex", "better", "text")
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Method:
     """One row. `maker` is how a recipe calls a sampler; `breaks` gives the reason for each law that does not hold."""
 
     name: str
-    verb: Literal["sample", "align", "pool"]
+    verb: Literal["sample", "align", "pool", "fit"]
     function: str
     summary: str
     needs: str
@@ -55,6 +61,7 @@ class Method:
 
 
 ONE = {"prefix": "a single model", "mean": "nearest rounding is biased by design"}
+CHOICE = "only the first choice is kept"
 FIXED = {"prefix": "the grid of members is fixed by its ends", "mean": "members are points, not draws"}
 
 CATALOGUE: tuple[Method, ...] = (
@@ -90,6 +97,28 @@ CATALOGUE: tuple[Method, ...] = (
            ("single", "copies", "order", "double"), {"simplex": "outputs are not probabilities"}),
     Method("mean_bernoulli", "pool", "pluria.pool.average:mean_bernoulli", "mean probability of each label",
            "nothing", ("single", "copies", "order", "double"), {"simplex": "labels are not exclusive"}),
+    Method("vote", "pool", "pluria.pool.vote:vote", "share of the members whose first choice a class is", "nothing",
+           ("order", "double", "simplex"), {"single": CHOICE, "copies": CHOICE}),
+    Method("median", "pool", "pluria.pool.order:median", "median of the outputs, for regression", "nothing",
+           ("single", "copies", "order", "double"), {"simplex": "outputs are not probabilities"}),
+    Method("median_probability", "pool", "pluria.pool.order:median_probability",
+           "median probability of each class, normalised", "nothing", POOL_LAWS),
+    Method("trimmed", "pool", "pluria.pool.order:trimmed", "trimmed mean of the outputs, for regression", "nothing",
+           ("single", "copies", "order", "double"), {"simplex": "outputs are not probabilities"}),
+    Method("trimmed_probability", "pool", "pluria.pool.order:trimmed_probability",
+           "trimmed mean probability of each class, normalised", "nothing", POOL_LAWS),
+    Method("fit_log_linear", "fit", "pluria.pool.log_linear:fit_log_linear", "product of powers, an exponent each",
+           "labelled rows", ("copies", "order", "simplex", "better", "text"), {"single": "a temperature is included"}),
+    Method("fit_linear", "fit", "pluria.pool.linear:fit_linear", "weighted mean, flat or in two tiers", "labelled rows",
+           FIT_LAWS),
+    Method("fit_extremised", "fit", "pluria.pool.extremised:fit_extremised", "the mean, pushed from the base rates",
+           "labelled rows", ("copies", "order", "simplex", "better", "text"), {"single": "a temperature is included"}),
+    Method("greedy", "fit", "pluria.pool.greedy:greedy", "weights by greedy selection with replacement",
+           "labelled rows", ("single", "copies", "order", "simplex"),
+           {"better": "a search that need not reach equal weights", "text": "gives plain weights"}),
+    Method("zpe", "fit", "pluria.pool.zpe:zpe", "weights without labels, by sureness beyond habit",
+           "unlabelled rows of two kinds", ("single", "copies", "order", "simplex"),
+           {"better": "labels are not seen", "text": "gives plain weights"}),
 )  # fmt: skip
 
 

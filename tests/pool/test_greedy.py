@@ -82,6 +82,8 @@ def test_bags_are_drawn_by_the_key_and_average():
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert float(one.sum()) == pytest.approx(1.0)
+    # The best member is not in every bag, so other bags start with others.
+    assert (greedy(rows, y, rounds=0, bags=8, share=0.25) > 0).sum() > 1
     # All members in every bag: bagging changes nothing.
     torch.testing.assert_close(greedy(rows, y, rounds=10, bags=6, share=1.0), greedy(rows, y, rounds=10))
     assert (one > 0).sum() >= (greedy(rows, y, rounds=10) > 0).sum()

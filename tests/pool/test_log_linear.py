@@ -109,6 +109,12 @@ def test_a_fit_that_runs_away_says_so():
     fitted = fit_log_linear(right, y)
     assert fitted.clamped
     assert sum(fitted.exponents) == pytest.approx(1e3)
+    # The second member knows nothing: the equal pool is wrong at times, so the search itself has to run away.
+    noise = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)).double() * 3
+    alone = fit_log_linear(torch.stack([right[0], noise]), y, ridge=0.0)
+    assert alone.clamped
+    assert alone.exponents[0] > 900
+    assert sum(alone.exponents) == pytest.approx(1e3)
     wrong = fit_log_linear(right, 1 - y)
     assert wrong.clamped
     assert sum(wrong.exponents) == pytest.approx(1e-3)

@@ -91,6 +91,8 @@ POOLS: dict[str, Callable[[int, int, int], Tensor]] = {
     "median_probability": lambda k, n, c: _normal(k, n, c).log_softmax(-1),
     "trimmed": lambda k, n, c: _normal(k, n, c),
     "trimmed_probability": lambda k, n, c: _normal(k, n, c).log_softmax(-1),
+    "mean_quantiles": lambda k, n, c: _normal(k, n, c),
+    "median_quantiles": lambda k, n, c: _normal(k, n, c),
 }
 """Outputs [K, N, C] of the kind that each pool gives back, so that one member can be its own mean."""
 
@@ -100,6 +102,7 @@ FITS: dict[str, Callable[[Callable[..., Any], Tensor, Tensor], Pool]] = {
     "fit_log_linear": lambda f, x, y: f(x, y),
     "fit_linear": lambda f, x, y: f(x, y),
     "fit_extremised": lambda f, x, y: f(x, y, base=[0.4, 0.3, 0.2, 0.1]),
+    "fit_quantile_weights": lambda f, x, y: f(x, y.double() - 2, torch.tensor([0.2, 0.4, 0.6, 0.8]), steps=20),
     "greedy": lambda f, x, y: weighted(f(x, y, rounds=20)),
     "zpe": lambda f, x, y: weighted(f(x, x.flip(1)[:, ::2] * 1.5)),
 }

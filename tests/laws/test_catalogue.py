@@ -25,8 +25,11 @@ NO_METHODS = {
     },
     "align": {"has_batch_norm": "a question"},
     "pool": {
+        "fit_conformal": "fits what acts on a pooled answer",
         "fit_temperature": "fits what acts on a pooled answer",
+        "isotonic_quantiles": "repairs a pooled answer",
         "out_of_fold": "judges a fit",
+        "sort_quantiles": "repairs a pooled answer",
     },
 }
 """Public functions that make, change or pool nothing, and why not."""

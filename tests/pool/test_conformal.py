@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 
 import pytest
@@ -31,14 +33,14 @@ def test_shifts_equal_a_slow_loop_and_gaps_do_not_count():
         scores = [max(low - t, t - high) / c for low, high, t, c in rows]
         kept = sorted(score for score in scores if not math.isnan(score))
         assert len(kept) == (99, 100)[pair]
-        assert fitted.shifts[pair].item() == kept[math.ceil(covered * (len(kept) + 1) - 1e-9) - 1]
+        assert fitted.shifts[pair] == kept[math.ceil(covered * (len(kept) + 1) - 1e-9) - 1]
 
 
 def test_intervals_move_both_ends_and_the_median_stays():
-    moved = Conformal(LEVELS, torch.tensor([2.0, -1.0], dtype=torch.float64))(torch.tensor([[0.0, 2.0, 5.0, 8.0, NAN]]))
+    moved = Conformal((0.05, 0.25, 0.5, 0.75, 0.95), (2.0, -1.0))(torch.tensor([[0.0, 2.0, 5.0, 8.0, NAN]]))
     assert moved[0].tolist() == pytest.approx([-2.0, 3.0, 5.0, 7.0, NAN], nan_ok=True)
     assert moved.dtype is torch.float32
-    scaled = Conformal(LEVELS[[0, 4]], torch.tensor([1.0]))(torch.zeros(3, 2, 2), torch.tensor([1.0, 3.0]))
+    scaled = Conformal((0.05, 0.95), (1.0,))(torch.zeros(3, 2, 2), torch.tensor([1.0, 3.0]))
     assert scaled[2].tolist() == [[-1.0, 1.0], [-3.0, 3.0]]
 
 
@@ -54,12 +56,19 @@ def test_narrow_and_wide_quantiles_come_to_cover_what_they_say(width):
     assert bool((coverage(fitted(q[:2000], size[:2000]), y[:2000]) >= wanted).all())
 
 
+def test_fields_go_through_json():
+    fitted = fit_conformal(*drawn(100)[:2], LEVELS)
+    assert Conformal(**json.loads(json.dumps(dataclasses.asdict(fitted)))) == fitted
+
+
 def test_refusals():
     q, y, size = drawn(48)
     levels = torch.tensor([0.01, 0.25, 0.5, 0.75, 0.99])
     with pytest.raises(ValueError, match=r"98.0% needs 49 complete rows, not 48"):
         fit_conformal(q, y, levels)
     fit_conformal(torch.cat([q, q[:1]]), torch.cat([y, y[:1]]), levels)
+    with pytest.raises(ValueError, match="5 levels have 2 shifts, not 1"):
+        Conformal((0.05, 0.25, 0.5, 0.75, 0.95), (2.0,))
     with pytest.raises(ValueError, match="pairs around 1/2"):
         fit_conformal(q[:, 1:], y, levels[1:])
     with pytest.raises(ValueError, match="do not fit"):

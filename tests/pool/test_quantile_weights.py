@@ -177,7 +177,7 @@ def test_refusals():
         fit_quantile_weights(outputs, y, LEVELS, kind="rough")
     with pytest.raises(ValueError, match="hidden layers need features"):
         fit_quantile_weights(outputs, y, LEVELS, hidden=(4,))
-    with pytest.raises(ValueError, match=r"must be \[3, N, 2\]"):
+    with pytest.raises(ValueError, match=r"must be \[3, N, ..., 2\]"):
         fit_quantile_weights(outputs, y, LEVELS[:2])
     with pytest.raises(ValueError, match="do not fit"):
         fit_quantile_weights(outputs, y[1:], LEVELS)

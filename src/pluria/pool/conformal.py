@@ -17,21 +17,26 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Conformal:
-    """Shifts `[Q // 2]` of the central intervals, widest first, for quantiles at `levels` `[Q]`; the median stays."""
+    """Shifts of the central intervals, widest first, for quantiles at `levels`; the median stays. Plain data."""
 
-    levels: Tensor
-    shifts: Tensor
+    levels: tuple[float, ...]
+    shifts: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", tuple(self.levels))
+        object.__setattr__(self, "shifts", tuple(self.shifts))
+        if len(self.shifts) != len(self.levels) // 2:
+            raise ValueError(f"{len(self.levels)} levels have {len(self.levels) // 2} shifts, not {len(self.shifts)}")
 
     def __call__(self, quantiles: Tensor, scale: Tensor | None = None) -> Tensor:
         """Adjusted quantiles `[..., N, Q]` in their dtype; `scale` `[N]` where the fit had one. Gaps stay gaps."""
         if quantiles.ndim < 2 or quantiles.shape[-1] != len(self.levels):
             raise ValueError(f"quantiles must be [..., N, {len(self.levels)}], not {list(quantiles.shape)}")
-        middle = torch.zeros(len(self.levels) % 2, dtype=torch.float64, device=quantiles.device)
-        shifts = self.shifts.to(quantiles.device)
-        signed = torch.cat([-shifts, middle, shifts.flip(0)])
-        return (quantiles.to(torch.float64) + _sizes(scale, quantiles) * signed).to(quantiles.dtype)
+        signed = [*(-shift for shift in self.shifts), *[0.0] * (len(self.levels) % 2), *reversed(self.shifts)]
+        shifts = torch.tensor(signed, dtype=torch.float64, device=quantiles.device)
+        return (quantiles.to(torch.float64) + _sizes(scale, quantiles) * shifts).to(quantiles.dtype)
 
 
 def fit_conformal(quantiles: Tensor, y: Tensor, levels: Tensor, *, scale: Tensor | None = None) -> Conformal:
@@ -43,7 +48,7 @@ def fit_conformal(quantiles: Tensor, y: Tensor, levels: Tensor, *, scale: Tensor
 
     >>> quantiles = torch.tensor([[1.0, 2.0]]).repeat(3, 1)
     >>> fit_conformal(quantiles, torch.tensor([0.5, 1.5, 4.0]), torch.tensor([0.25, 0.75])).shifts
-    tensor([0.5000], dtype=torch.float64)
+    (0.5,)
     """
     if quantiles.ndim != 2 or y.shape != quantiles.shape[:1] or levels.shape != quantiles.shape[1:]:
         shapes = f"{list(quantiles.shape)}, {list(y.shape)} and {list(levels.shape)}"
@@ -54,17 +59,18 @@ def fit_conformal(quantiles: Tensor, y: Tensor, levels: Tensor, *, scale: Tensor
     rows, observed = quantiles.to(torch.float64), y.to(torch.float64)[:, None]
     scores = torch.maximum(rows - observed, observed - rows.flip(-1)) / _sizes(scale, quantiles)
     half = range(len(wide) // 2)
-    return Conformal(wide, torch.stack([_smallest(scores[:, pair], float(1 - 2 * wide[pair])) for pair in half]))
+    shifts = tuple(_smallest(scores[:, pair], float(1 - 2 * wide[pair])) for pair in half)
+    return Conformal(tuple(wide.tolist()), shifts)
 
 
-def _smallest(scores: Tensor, covered: float) -> Tensor:
+def _smallest(scores: Tensor, covered: float) -> float:
     kept = scores[~scores.isnan()]
     # Levels that came through float32 must not push a whole number over its ceiling.
     rank = max(1, math.ceil((covered - 1e-6) * (len(kept) + 1)))
     if rank > len(kept):
         needed = math.ceil((covered - 1e-6) / (1 - covered + 1e-6))
         raise ValueError(f"an interval of {covered:.1%} needs {needed} complete rows, not {len(kept)}")
-    return kept.kthvalue(rank).values
+    return float(kept.kthvalue(rank).values)
 
 
 def _sizes(scale: Tensor | None, quantiles: Tensor) -> Tensor:

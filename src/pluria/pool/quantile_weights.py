@@ -18,48 +18,58 @@ uniform over all levels, which would start from forecasts without width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import elu
 
-Kind = Literal["coarse", "medium", "fine"]
-Layers = tuple[tuple[Tensor, Tensor], ...]
+from pluria.pool.quantile_mix import Kind, Mix, begin, cells, feature_rows
 
-# Logits of other levels where fine weights start: together they have a tenth of the weight with twenty levels.
-_ELSEWHERE = -5.0
-_SUMS = {"coarse": "nk,knq->nq", "medium": "nkq,knq->nq", "fine": "nokq,knq->no"}
+KINDS = ("coarse", "medium", "fine")
+Rows = tuple[tuple[float, ...], ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class QuantileWeights:
-    """Fitted weights: calls map quantiles `[K, N, Q]` (and features `[N, D]` where local) to `[N, Q]`.
+    """Fitted weights: calls map quantiles `[K, N, ..., Q]` (and features `[N, ..., D]` where local) to `[N, ..., Q]`.
 
-    `loss` is the mean pinball loss on the rows of the fit, `start` the one before it. Layers are pairs of a matrix
-    `[in, out]` and a bias `[out]`.
+    `loss` is the mean pinball loss on the rows of the fit, `start` the one before it. `layers` are pairs of a matrix
+    (D rows, as many columns as there are logits) and a bias. Fields are plain data.
     """
 
     kind: Kind
     members: int
-    levels: Tensor
-    layers: Layers
+    levels: tuple[float, ...]
+    layers: tuple[tuple[Rows, tuple[float, ...]], ...]
     loss: float
     start: float
 
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {[*KINDS]}, not {self.kind!r}")
+        layers = tuple((tuple(tuple(row) for row in matrix), tuple(bias)) for matrix, bias in self.layers)
+        object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "levels", tuple(self.levels))
+
     def __call__(self, outputs: Tensor, features: Tensor | None = None) -> Tensor:
-        """Pooled quantiles `[N, Q]` in the outputs' dtype; NaN where no member is there. They may cross."""
+        """Pooled quantiles in the outputs' dtype; NaN where no member is there. They may cross."""
         _check_outputs(outputs, self.members, len(self.levels))
-        rows = _features(features, outputs, self.layers[0][0].shape[0])
-        return _combine(self.kind, _logits(self, rows), *_cells(outputs)).to(outputs.dtype)
+        mix, (values, there) = self._mix(outputs.device), cells(outputs)
+        pooled = mix.pool(feature_rows(features, outputs, values.shape[1], mix.inputs), values, there)
+        return pooled.reshape(outputs.shape[1:]).to(outputs.dtype)
 
     def weights(self, features: Tensor | None = None) -> Tensor:
-        """The weights where all members are there: `[K]`, `[K, Q]` or `[Q, K, Q]`, with a leading N where local."""
-        rows = _features(features, self.levels[None, :, None], self.layers[0][0].shape[0])
-        table = _shares(self.kind, _logits(self, rows))
+        """The weights where all members are there: `[K]`, `[K, Q]` or `[Q, K, Q]`, one for each row where local."""
+        mix = self._mix(torch.device("cpu") if features is None else features.device)
+        table = mix.shares(feature_rows(features, torch.empty(0), None, mix.inputs))
         return table if features is not None else table[0]
+
+    def _mix(self, device: torch.device) -> Mix:
+        def tensor(numbers: object, columns: int) -> Tensor:
+            return torch.tensor(numbers, dtype=torch.float64, device=device).reshape(-1, columns)
+
+        layers = tuple((tensor(matrix, len(bias)), tensor(bias, len(bias))[0]) for matrix, bias in self.layers)
+        return Mix(self.kind, self.members, len(self.levels), layers)
 
 
 def fit_quantile_weights(
@@ -78,7 +88,7 @@ def fit_quantile_weights(
     batch: int | None = None,
     seed: int = 0,
 ) -> QuantileWeights:
-    """Fit weights to members' quantiles `[K, N, Q]` at `levels` `[Q]` for y `[N]`; NaN marks what is missing.
+    """Fit weights to members' quantiles `[K, N, ..., Q]` at `levels` `[Q]` for y `[N, ...]`; NaN is what is missing.
 
     Give out-of-fold or past forecasts: on rows that a member has seen, the most overfitted member wins. `batch` rows
     are drawn for each step (None: all). Refused with `ValueError`: shapes that do not fit, an unknown kind, hidden
@@ -92,20 +102,24 @@ def fit_quantile_weights(
     True
     """
     _check_outputs(outputs, len(outputs), len(levels))
-    if kind not in _SUMS or (hidden and features is None):
-        raise ValueError(f"kind must be one of {[*_SUMS]}, and hidden layers need features; not {kind!r}, {hidden}")
-    if y.shape != outputs.shape[1:2]:
-        raise ValueError(f"outputs [K, N, Q] and y [N] do not fit: {list(outputs.shape)} and {list(y.shape)}")
-    rows = _features(features, outputs, None)
-    generator = torch.Generator().manual_seed(seed)
-    begun = _begin(kind, len(outputs), levels.to(torch.float64), rows.shape[1], hidden, generator)
-    task = _Task(*_cells(outputs), y.to(torch.float64), rows, _distances(outputs, y, levels, margin), crossing, decay)
-    start = task.pinball(begun, None)
-    if not bool(torch.isfinite(start)):
+    if kind not in KINDS or (hidden and features is None):
+        raise ValueError(f"kind must be one of {[*KINDS]}, and hidden layers need features; not {kind!r}, {hidden}")
+    if y.shape != outputs.shape[1:-1]:
+        raise ValueError(f"outputs [K, N, ..., Q] and y [N, ...] do not fit: {list(outputs.shape)}, {list(y.shape)}")
+    (values, there), rows = cells(outputs), feature_rows(features, outputs, y.numel(), None)
+    observed, wide = y.flatten().to(torch.float64), levels.to(torch.float64).to(y.device)
+    apart = _distances(values.masked_fill(there == 0, torch.nan), observed, wide, margin)
+    task = _Task(values, there, observed, wide, rows, apart, crossing, decay)
+    draws = torch.Generator().manual_seed(seed)
+    begun = begin(kind, len(outputs), len(wide), rows.shape[1], hidden, draws)
+    begun = replace(begun, layers=tuple((m.to(y.device), b.to(y.device)) for m, b in begun.layers))
+    start = float(task.pinball(*task.pooled(begun, None)))
+    if not start < torch.inf:
         raise ValueError("no cell has a forecast and an observation, or some of them are infinite")
-    layers = _descend(begun, task, float(start), steps, rate, batch, generator)
-    fitted = QuantileWeights(kind, len(outputs), begun.levels, layers, 0.0, float(start))
-    return QuantileWeights(kind, len(outputs), begun.levels, layers, float(task.pinball(fitted, None)), float(start))
+    fitted = _descend(begun, task, start, steps, rate, batch, draws)
+    loss = float(task.pinball(*task.pooled(fitted, None)))
+    layers = tuple((tuple(map(tuple, matrix.tolist())), tuple(bias.tolist())) for matrix, bias in fitted.layers)
+    return QuantileWeights(kind, len(outputs), tuple(wide.tolist()), layers, loss, start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,60 +127,54 @@ class _Task:
     values: Tensor
     there: Tensor
     y: Tensor
+    levels: Tensor
     features: Tensor
     distances: Tensor
     crossing: float
     decay: float
 
-    def pooled(self, pool: QuantileWeights, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Pooled quantiles and observations of some rows, `[R, Q]` and `[R]`."""
+    def pooled(self, mix: Mix, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Pooled quantiles and observations of some rows (None: all), `[R, Q]` and `[R]`."""
         if rows is None:
-            return _combine(pool.kind, _logits(pool, self.features), self.values, self.there), self.y
+            return mix.pool(self.features, self.values, self.there), self.y
         features = self.features if len(self.features) == 1 else self.features[rows]
-        cells = (self.values[:, rows], self.there[:, rows])
-        return _combine(pool.kind, _logits(pool, features), *cells), self.y[rows]
+        return mix.pool(features, self.values[:, rows], self.there[:, rows]), self.y[rows]
 
-    def pinball(self, pool: QuantileWeights, rows: Tensor | None) -> Tensor:
+    def pinball(self, quantiles: Tensor, y: Tensor) -> Tensor:
         """Mean pinball loss over the cells that count."""
-        return _pinball(*self.pooled(pool, rows), pool.levels)
+        excess = quantiles - y[:, None]
+        loss = torch.maximum((1 - self.levels) * excess, -self.levels * excess)
+        counted = ~loss.isnan()
+        return torch.where(counted, loss, 0.0).sum() / counted.sum()
 
-    def loss(self, pool: QuantileWeights, rows: Tensor | None, unit: float) -> Tensor:
+    def loss(self, mix: Mix, rows: Tensor | None, unit: float) -> Tensor:
         """What is minimised."""
-        quantiles, y = self.pooled(pool, rows)
-        total = _pinball(quantiles, y, pool.levels) / unit
-        if self.crossing > 0 and pool.kind != "coarse":
+        quantiles, y = self.pooled(mix, rows)
+        total = self.pinball(quantiles, y) / unit
+        if self.crossing > 0 and len(self.levels) > 1:
             total = total + self.crossing / unit * _crossing(quantiles, self.distances)
-        size = sum(matrix.square().sum() + bias.square().sum() for matrix, bias in pool.layers)
-        return total + self.decay * size / len(pool.layers[-1][1])
+        size = sum(matrix.square().sum() + bias.square().sum() for matrix, bias in mix.layers)
+        return total + self.decay * size / len(mix.layers[-1][1])
 
 
 def _descend(
-    begun: QuantileWeights, task: _Task, unit: float, steps: int, rate: float, batch: int | None, draws: torch.Generator
-) -> Layers:
-    device = task.y.device
-    leaves = [tensor.to(device).requires_grad_() for layer in begun.layers for tensor in layer]
-    layers = tuple(zip(leaves[::2], leaves[1::2], strict=True))
-    pool = QuantileWeights(begun.kind, begun.members, begun.levels.to(device), layers, 0.0, unit)
+    begun: Mix, task: _Task, unit: float, steps: int, rate: float, batch: int | None, draws: torch.Generator
+) -> Mix:
+    leaves = [tensor.requires_grad_() for layer in begun.layers for tensor in layer]
+    mix = replace(begun, layers=tuple(zip(leaves[::2], leaves[1::2], strict=True)))
     optimiser = torch.optim.Adam(leaves, lr=rate, amsgrad=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps))
     with torch.enable_grad():
         for _ in range(steps):
-            rows = None if batch is None else torch.randint(len(task.y), (batch,), generator=draws).to(device)
+            rows = None if batch is None else torch.randint(len(task.y), (batch,), generator=draws).to(task.y.device)
             optimiser.zero_grad()
-            loss = task.loss(pool, rows, unit)
+            loss = task.loss(mix, rows, unit)
             if not bool(torch.isfinite(loss)):  # a batch without a cell that counts
                 continue
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-    return tuple((matrix.detach(), bias.detach()) for matrix, bias in layers)
-
-
-def _pinball(quantiles: Tensor, y: Tensor, levels: Tensor) -> Tensor:
-    excess = quantiles - y[:, None]
-    loss = torch.maximum((1 - levels) * excess, -levels * excess)
-    counted = ~loss.isnan()
-    return torch.where(counted, loss, 0.0).sum() / counted.sum()
+    return replace(mix, layers=tuple((matrix.detach(), bias.detach()) for matrix, bias in mix.layers))
 
 
 def _crossing(quantiles: Tensor, distances: Tensor) -> Tensor:
@@ -178,77 +186,13 @@ def _crossing(quantiles: Tensor, distances: Tensor) -> Tensor:
 
 def _distances(outputs: Tensor, y: Tensor, levels: Tensor, margin: float) -> Tensor:
     """The distance `[Q, Q]` that the penalty asks of two levels, from the residuals around the members' medians."""
-    wide = levels.to(torch.float64)
-    middle = outputs[:, :, int((wide - 0.5).abs().argmin())].to(torch.float64)
-    residuals = (y.to(torch.float64) - middle.nanmedian(0).values).cpu()
-    spread = torch.nanquantile(residuals, wide.cpu()).to(y.device)
+    middle = outputs[:, :, int((levels - 0.5).abs().argmin())]
+    spread = torch.nanquantile(y - middle.nanmedian(0).values, levels)
     return margin * (spread[None, :] - spread[:, None]).clamp(min=0.0)
 
 
-def _begin(
-    kind: Kind, members: int, levels: Tensor, inputs: int, hidden: Sequence[int], draws: torch.Generator
-) -> QuantileWeights:
-    """Weights before the fit: equal, with hidden layers drawn and a last layer of zeros."""
-    size = len(levels)
-    outputs = members * {"coarse": 1, "medium": size, "fine": size * size}[kind]
-    shapes = list(pairwise([inputs, *hidden, outputs]))
-    drawn = [torch.randn(shape, generator=draws, dtype=torch.float64) / max(1, shape[0]) ** 0.5 for shape in shapes]
-    drawn[-1] = torch.zeros_like(drawn[-1])
-    layers = tuple((matrix, torch.zeros(matrix.shape[1], dtype=torch.float64)) for matrix in drawn)
-    return QuantileWeights(kind, members, levels, layers, 0.0, 0.0)
-
-
-def _logits(pool: QuantileWeights, features: Tensor) -> Tensor:
-    """Logits `[N or 1, K]`, `[., K, Q]` or `[., Q, K, Q]`."""
-    hidden, size = features, len(pool.levels)
-    for number, (matrix, bias) in enumerate(pool.layers):
-        hidden = (hidden if number == 0 else elu(hidden)) @ matrix.to(features.device) + bias.to(features.device)
-    shapes: dict[Kind, list[int]] = {
-        "coarse": [-1, pool.members],
-        "medium": [-1, pool.members, size],
-        "fine": [-1, size, pool.members, size],
-    }
-    logits = hidden.reshape(shapes[pool.kind])
-    if pool.kind != "fine":
-        return logits
-    away = 1 - torch.eye(size, dtype=torch.float64, device=features.device)
-    return logits + _ELSEWHERE * away[:, None, :]
-
-
-def _shares(kind: Kind, logits: Tensor) -> Tensor:
-    over = {"coarse": (1,), "medium": (1,), "fine": (2, 3)}[kind]
-    # Only ratios count; without the largest, logits of any size stay finite.
-    masses = (logits - logits.amax(over, keepdim=True)).exp()
-    return masses / masses.sum(over, keepdim=True)
-
-
-def _combine(kind: Kind, logits: Tensor, values: Tensor, there: Tensor) -> Tensor:
-    """Weighted means `[N, Q]` over the cells that are there; NaN where there is none."""
-    shares, sums = _shares(kind, logits), _SUMS[kind]
-    if len(shares) == 1:  # global: one table for all rows
-        shares, sums = shares[0], sums[1:]
-    total, mass = torch.einsum(sums, shares, values), torch.einsum(sums, shares, there)
-    # Dividing by a mass of zero would send NaN back into the fit.
-    return torch.where(mass > 0, total / torch.where(mass > 0, mass, 1.0), torch.nan)
-
-
-def _cells(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    there = ~outputs.isnan()
-    return outputs.to(torch.float64).masked_fill(~there, 0.0), there.to(torch.float64)
-
-
-def _features(features: Tensor | None, outputs: Tensor, wanted: int | None) -> Tensor:
-    """Features `[N, D]` in float64; one row without any where weights are global."""
-    given = torch.zeros(1, 0, device=outputs.device) if features is None else features
-    fits = given.ndim == 2 and (features is None or outputs.shape[0] == 1 or len(given) == outputs.shape[1])
-    if not fits or wanted not in (None, given.shape[1]) or not bool(torch.isfinite(given).all()):
-        raise ValueError(f"features must be finite and [N, {'D' if wanted is None else wanted}] for these rows, "
-                         f"not {None if features is None else list(given.shape)}")  # fmt: skip
-    return given.to(torch.float64)
-
-
 def _check_outputs(outputs: Tensor, members: int, size: int) -> None:
-    if outputs.ndim != 3 or outputs.shape[0] != members or outputs.shape[2] != size or members == 0:
-        raise ValueError(f"outputs must be [{members}, N, {size}], members and levels, not {list(outputs.shape)}")
+    if outputs.ndim < 3 or outputs.shape[0] != members or outputs.shape[-1] != size or members == 0:
+        raise ValueError(f"outputs must be [{members}, N, ..., {size}], members and levels, not {list(outputs.shape)}")
     if not outputs.is_floating_point():
         raise TypeError(f"outputs must be floating point, not {outputs.dtype}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog
 
-from pluria.pool.quantile_weights import fit_quantile_weights
+from pluria.pool.quantile_weights import QuantileWeights, fit_quantile_weights
 from pluria.pool.quantiles import mean_quantiles
 from pluria.score import crossing_share, pinball
 
@@ -158,6 +161,8 @@ def test_local_weights_use_the_features():
     truth = (0.1 + 2 * x[later]) * NORMAL.icdf(LEVELS)
     losses = [pinball(q, y[later], LEVELS).mean().item() for q in (truth, local, everywhere)]
     assert losses[0] < losses[1] < losses[0] * 1.03 < losses[2]
+    again = QuantileWeights(**json.loads(json.dumps(dataclasses.asdict(near))))
+    assert again == near
     again = fit_quantile_weights(outputs[:, fit], y[fit], LEVELS, kind="coarse", features=x[fit], **options)
     assert torch.equal(again.weights(x[:5]), near.weights(x[:5]))
 
@@ -175,6 +180,8 @@ def test_refusals():
     outputs, y, x = drawn(20)
     with pytest.raises(ValueError, match=r"kind must be one of \['coarse', 'medium', 'fine'\]"):
         fit_quantile_weights(outputs, y, LEVELS, kind="rough")
+    with pytest.raises(ValueError, match="not 'rough'"):
+        QuantileWeights("rough", 1, (0.5,), (), 0.0, 0.0)
     with pytest.raises(ValueError, match="hidden layers need features"):
         fit_quantile_weights(outputs, y, LEVELS, hidden=(4,))
     with pytest.raises(ValueError, match=r"must be \[3, N, ..., 2\]"):

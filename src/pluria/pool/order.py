@@ -27,7 +27,7 @@ def median(outputs: Tensor, weights: Tensor | None = None) -> Tensor:
     >>> median(torch.tensor([[1.0], [2.0], [90.0]]))
     tensor([2.])
     """
-    low, high = _middle(*_sorted(outputs.to(torch.float64), spread_weights(outputs, weights)))
+    low, high = middle(*_sorted(outputs.to(torch.float64), spread_weights(outputs, weights)))
     return (low / 2 + high / 2).to(outputs.dtype)
 
 
@@ -40,7 +40,7 @@ def median_probability(outputs: Tensor, weights: Tensor | None = None) -> Tensor
     >>> median_probability(torch.tensor([[[0.9, 0.1]], [[0.8, 0.2]], [[0.0, 1.0]]]).log()).exp()
     tensor([[0.8000, 0.2000]])
     """
-    low, high = _middle(*_sorted(_log_probs(outputs), spread_weights(outputs, weights)))
+    low, high = middle(*_sorted(_log_probs(outputs), spread_weights(outputs, weights)))
     return torch.logaddexp(low, high).log_softmax(-1).to(outputs.dtype)
 
 
@@ -90,8 +90,8 @@ def _sorted(values: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
     return ordered, shares.gather(0, order)
 
 
-def _middle(values: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """The lower and the upper median."""
+def middle(values: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """The lower and the upper median of values sorted over members, `[K, ...]`, with shares of one: both `[...]`."""
     below = shares.cumsum(0)
     # Shares that reach one half to rounding reach it: otherwise the members' order would decide.
     low = (below >= 0.5 - 1e-12).to(torch.int8).argmax(0, keepdim=True)

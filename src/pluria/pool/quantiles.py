@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pluria.core.weights import spread_weights
+from pluria.pool.order import middle
 
 # Numbers in flight while many rows are repaired: 32 MiB.
 _AT_ONCE = 1 << 22
@@ -43,13 +44,10 @@ def median_quantiles(outputs: Tensor, weights: Tensor | None = None) -> Tensor:
     tensor([[5.5000]])
     """
     values, masses = _cells(outputs, weights)
+    total = masses.sum(0)
     ordered, order = values.masked_fill(masses == 0, torch.inf).sort(0)
-    half, reached = masses.sum(0) / 2, masses.gather(0, order).cumsum(0)
-    # Sums of weights are rounded: a half that is met within rounding is met.
-    lower = ordered.gather(0, _first(reached >= half * (1 - 1e-12)))
-    upper = ordered.gather(0, _first(reached > half * (1 + 1e-12)))
-    middle = torch.where(lower == upper, lower, lower + (upper - lower) / 2)
-    return torch.where(half > 0, middle, torch.nan)[0].to(outputs.dtype)
+    low, high = middle(ordered, (masses / total).gather(0, order))
+    return torch.where(total > 0, low / 2 + high / 2, torch.nan).to(outputs.dtype)
 
 
 def sort_quantiles(quantiles: Tensor) -> Tensor:
@@ -95,11 +93,6 @@ def _max_min(rows: Tensor, there: Tensor) -> Tensor:
 
 def _from_zero(values: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(values[:, :1]), values.cumsum(-1)], -1)
-
-
-def _first(reached: Tensor) -> Tensor:
-    """Number of the first member at which it holds, `[1, N, ..., Q]`."""
-    return reached.to(torch.uint8).argmax(0, keepdim=True)
 
 
 def _cells(outputs: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,14 @@ def arm(name: str, *, nll: float, scaled: float, error: float, **changes: Any) -
         "scaled": {"nll": scaled},
         "calibration_nll_scaled": scaled,
         "diversity": {"mutual_information": 0.01},
-        "cost": {"forwards": 1, "bits_planes": 600, "bits_members": 600, "parameters": 100, "clipped": 0.0},
+        "cost": {
+            "forwards": 1,
+            "flops": 10,
+            "bits_planes": 600,
+            "bits_members": 600,
+            "parameters": 100,
+            "clipped": 0.0,
+        },
         "difference": {"nll_scaled": {"estimate": 0.0, "low": 0.0, "high": 0.0}},
     }
     return {**held, **changes}
@@ -33,7 +40,7 @@ FULL = arm("full precision", nll=0.50, scaled=0.40, error=0.10)
 
 def drawn(scaled: float, low: float, high: float, **changes: Any) -> dict[str, Any]:
     gap = {"estimate": scaled - 0.40, "low": low, "high": high}
-    cost = {"forwards": 8, "bits_planes": 1250, "bits_members": 4000, "parameters": 100, "clipped": 0.0}
+    cost = {"forwards": 8, "flops": 80, "bits_planes": 1250, "bits_members": 4000, "parameters": 100, "clipped": 0.0}
     options = {
         "control": False,
         "method": "low_precision",
@@ -86,7 +93,7 @@ def test_a_loss_is_said_like_a_gain() -> None:
     ],
 )
 def test_the_best_control_is_named_with_its_price(between: tuple[float, float], verdict: str) -> None:
-    cost = {"forwards": 2, "bits_planes": 600, "bits_members": 600, "parameters": 100, "clipped": 0.0}
+    cost = {"forwards": 2, "flops": 20, "bits_planes": 600, "bits_members": 600, "parameters": 100, "clipped": 0.0}
     flip = arm("full precision 2 views × 2", nll=0.41, scaled=0.35, error=0.08, members=2, cost=cost)
     said = headline(found(FULL, flip, drawn(0.36, -0.06, -0.02), between=between))
     named = "Of the controls, full precision 2 views × 2 with temperature, the best on the calibration rows"
@@ -96,7 +103,7 @@ def test_the_best_control_is_named_with_its_price(between: tuple[float, float], 
 
 def test_the_rival_is_chosen_on_calibration_rows_and_costs_no_more() -> None:
     lucky = arm("INT-8 nearest", nll=0.3, scaled=0.2, error=0.05, calibration_nll_scaled=0.41)
-    dear = arm("sixteen views", nll=0.3, scaled=0.2, error=0.05, cost={"forwards": 16})
+    dear = arm("sixteen views", nll=0.3, scaled=0.2, error=0.05, cost={"forwards": 16, "flops": 160})
     main = drawn(0.36, -0.06, -0.02)
     assert best_control(main, [FULL, lucky, dear, main]) is FULL
     other = {**drawn(0.1, -0.1, -0.1), "name": "another arm"}
@@ -108,7 +115,7 @@ def test_one_forward_is_said_as_one() -> None:
         0.36,
         -0.06,
         -0.02,
-        cost={"forwards": 1, "bits_planes": 500, "bits_members": 500, "parameters": 100, "clipped": 0.0},
+        cost={"forwards": 1, "flops": 10, "bits_planes": 500, "bits_members": 500, "parameters": 100, "clipped": 0.0},
     )
     assert "for one forward per example instead of 1, and 5.0 bits per weight" in headline(found(FULL, main))
 
@@ -146,11 +153,34 @@ def test_members_that_are_all_the_same() -> None:
 
 
 def test_feedback_that_clips() -> None:
-    cost = {"forwards": 8, "bits_planes": 1250, "bits_members": 4000, "parameters": 100}
+    cost = {"forwards": 8, "flops": 80, "bits_planes": 1250, "bits_members": 4000, "parameters": 100}
     few, many = (drawn(0.36, -0.06, -0.02, cost=cost | {"clipped": share}) for share in (0.019, 0.03))
     assert warnings(found(FULL, few)) == []
     (line,) = warnings(found(FULL, many))
     assert "3.0% of the weights clip after feedback" in line
+
+
+def test_several_networks_pay_in_work_and_bytes() -> None:
+    cost = {
+        "forwards": 2,
+        "flops": 45,
+        "bits_planes": 8_000_000,
+        "bits_members": 9e6,
+        "parameters": 100,
+        "clipped": 0.0,
+    }
+    said = headline(found(FULL, drawn(0.36, -0.06, -0.02, networks=["a", "b"], members=1, cost=cost)))
+    assert "for 2 forwards per example (4.5 times the work of one), and 1.00 MB against 0.00 MB." in said
+
+
+def test_the_best_control_does_no_more_work() -> None:
+    large = arm("a large one", nll=0.3, scaled=0.3, error=0.1, cost={**FULL["cost"], "flops": 90})
+    main = drawn(0.36, -0.06, -0.02)
+    assert best_control(main, [FULL, large, main])["name"] == FULL["name"]
+    small = {**large, "cost": {**large["cost"], "flops": 80}}
+    assert best_control(main, [FULL, small, main])["name"] == "a large one"
+    unknown = {**large, "cost": {**large["cost"], "flops": 0}}
+    assert best_control(main, [FULL, unknown, main])["name"] == "a large one", "then forwards count"
 
 
 def test_weights_that_clip() -> None:

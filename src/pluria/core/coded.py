@@ -68,7 +68,9 @@ class Coded:
         each = bits * count + self.grids[0].bits()
         # One member that is seen several times, as under several views, is kept once.
         several = len(set(members))
-        return Bits(held, several * each, (bits + several) * count + scales)
+        # After feedback two members may lie more than one step apart, so they have no floor in common.
+        shared = several * each if getattr(self, "clipped", None) is not None else (bits + several) * count + scales
+        return Bits(held, several * each, shared)
 
 
 def pack_members(family: Rounded, members: Sequence[int]) -> Coded:

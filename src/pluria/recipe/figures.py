@@ -125,7 +125,7 @@ def _arm(
     arm |= {name: _over([seed[name] for seed in seeds], _mean) for name in averaged}
     found = [beyond(one, prepared.rows, folder, measured[one.id]) for one in group]
     arm |= {name: _over([one[name] for one in found], _mean) for name in found[0]}
-    names = ("scores", "scaled", "diversity")
+    names = ("scores", "scaled", "diversity", "joint")
     spread: dict[str, Any] = {name: _over([seed[name] for seed in seeds], _deviation) for name in names}
     return arm | {"spread": spread | {name: _over([one[name] for one in found], _deviation) for name in found[0]}}
 

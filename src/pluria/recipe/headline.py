@@ -23,21 +23,20 @@ def headline(found: dict[str, Any]) -> str:
         f"{full['scaled']['nll']:.3f} → {main['scaled']['nll']:.3f} ({_percent(gap['estimate'], full['scaled']['nll'])}"
         f"{sure}), error {full['scores']['error']:.2%} → {main['scores']['error']:.2%}"
     )
-    bits = [main["cost"][name] / main["cost"]["parameters"] for name in ("bits_planes", "bits_members")]
-    cost = (
-        f"for {_forwards(main)} per example instead of 1, and {bits[0]:.1f} bits per weight as bit planes "
-        f"({bits[1]:.1f} member by member)"
-    )
     price = f"NLL {rival['scaled']['nll']:.3f}, error {rival['scores']['error']:.2%}, {_forwards(rival)}"
     return (
-        f"{gain}; {cost}. Of the controls, {rival['name']} with temperature, the best on the calibration rows, "
+        f"{gain}; {_paid(main, full)}. Of the controls, {rival['name']} with temperature, the best on the calibration rows, "
         f"{_verdict(between)}: {price}."
     )
 
 
 def best_control(main: dict[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
-    """The control with the smallest calibration NLL after temperature and no more forwards than the main arm."""
-    controls = [arm for arm in arms if arm["control"] and arm["cost"]["forwards"] <= main["cost"]["forwards"]]
+    """The control with the smallest calibration NLL after temperature and no more work than the main arm.
+
+    Work is counted in operations where they are known of all arms, for a forward of one network is not that of another.
+    """
+    work = "flops" if all(arm["cost"]["flops"] for arm in arms) else "forwards"
+    controls = [arm for arm in arms if arm["control"] and arm["cost"][work] <= main["cost"][work]]
     return min(controls, key=lambda arm: arm["calibration_nll_scaled"])
 
 
@@ -62,6 +61,21 @@ def warnings(found: dict[str, Any]) -> list[str]:
         if (share := arm["cost"]["clipped"]) > CLIPPED:
             lines.append(f"{arm['name']}: {share:.1%} of the weights clip after feedback, so rounding is biased there")
     return lines
+
+
+def _paid(main: dict[str, Any], full: dict[str, Any]) -> str:
+    """Forwards and bits; of several networks their work and bytes, for they have no weights in common."""
+    sizes = [main["cost"][name] for name in ("bits_planes", "bits_members")]
+    if len(main["networks"]) == 1:
+        bits = [size / main["cost"]["parameters"] for size in sizes]
+        return (
+            f"for {_forwards(main)} per example instead of 1, and {bits[0]:.1f} bits per weight as bit planes "
+            f"({bits[1]:.1f} member by member)"
+        )
+    one = full["cost"]
+    times = f" ({main['cost']['flops'] / one['flops']:.1f} times the work of one)" if one["flops"] else ""
+    held = f"{min(sizes) / 8e6:.2f} MB against {one['bits_members'] / 8e6:.2f} MB"
+    return f"for {_forwards(main)} per example{times}, and {held}"
 
 
 def _refreshed_alone(arm: dict[str, Any], arms: list[dict[str, Any]]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import pluria
@@ -68,6 +68,19 @@ def test_what_is_rounded_without_feedback_is_named(task: Path) -> None:
         "network: rounded without feedback, for their inputs are not seen: "
         "attention.in_proj_weight, attention.out_proj.weight"
     ]
+
+
+def test_too_few_rows_without_damping(task: Path) -> None:
+    with pytest.raises(pluria.PluriaError, match=r"more inputs, or a larger damping"):
+        prepare(recipe(task, arms=[{**ARM, "damping": 0.0}], unlabelled_rows=2))
+
+
+def test_activations_that_are_not_finite(task: Path) -> None:
+    held = load_file(task / "net.safetensors")
+    held["norm1.weight"] = held["norm1.weight"].sign() * 3e38
+    save_file(held, task / "net.safetensors")
+    with pytest.raises(pluria.PluriaError, match=r"NaN or Inf"):
+        prepare(recipe(task, arms=[ARM]))
 
 
 @pytest.mark.parametrize(

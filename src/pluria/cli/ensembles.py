@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pluria.cli.held import chosen, network_of, opened, scaling_of, together, views_of
 from pluria.cli.look import described
 from pluria.cli.options import DryRun, Json, Progress, Quiet, mistakes, note, pairs, ready, several, show, told
-from pluria.core.errors import DataError, PluriaError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pluria.core.ensemble import Ensemble
     from pluria.predict import Block
-    from pluria.recipe.schema import Data, Network
-    from pluria.store.file import Loaded
+    from pluria.recipe.schema import Data
     from pluria.zoo.dataset import Dataset
 
 Arguments = Annotated[list[str], typer.Option("--argument", metavar="KEY=VALUE", help="An argument of the network.")]
@@ -82,33 +81,44 @@ def predict(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Run every member on data and store the outputs [K, N, C] with the targets."""
+    """Run every member on data and store the outputs [K, N, C] with the targets.
+
+    Members of several networks that were drawn to answer together are run one network after the other.
+    """
+    import torch
+
     from pluria.predict import gather
     from pluria.recipe.check import check_fits
     from pluria.recipe.resolve import built, dataset
     from pluria.store.tensors import write_tensors
 
     ready(out)
-    loaded = _loaded(file)
-    ensemble, model = _chosen(loaded, name), built(_network(loaded, file, trust))
+    loaded = opened(file)
+    parts = {one: chosen(loaded, one) for one in together(loaded, name)}
+    models = {one: built(network_of(loaded, file, one, trust)) for one in parts}
     given = pairs(data_argument, "--data-argument")
-    scaled = _scaling(loaded, data, given)
+    scaled = scaling_of(loaded, data, given)
     if scaled:
         note(f"inputs are scaled as {file} says: {scaled}", quiet)
     rows = dataset(_data(data, {**scaled, **given}))
-    check_fits(model, rows)
-    views = _views(loaded, name)
-    blocks, steps = _blocks(model, ensemble, rows, views=views, batch=batch, device=device, dtype=dtype)
+    for model in models.values():
+        check_fits(model, rows)
+    count, options = sum(map(len, parts.values())), {"batch": batch, "device": device, "dtype": dtype}
+    runs = [_blocks(models[one], part, rows, views=views_of(loaded, one), **options) for one, part in parts.items()]
     if dry_run:
-        return show({"members": len(ensemble), "rows": len(rows), "batches": steps // len(ensemble), "out": str(out)})
+        return show({"members": count, "rows": len(rows), "batches": sum(n for _, n in runs) // count, "out": str(out)})
+    found = []
     with told(quiet) as progress, mistakes():
-        outputs, targets = gather(_counted(blocks, steps, progress))
-    held = {"outputs": outputs, "targets": targets, "weights": ensemble.weights}
+        for blocks, steps in runs:
+            found.append(gather(_counted(blocks, steps, progress)))
+    outputs, targets = torch.cat([one for one, _ in found]), found[0][1]
+    weights = torch.cat([part.weights for part in parts.values()]) / len(parts)
+    held = {"outputs": outputs, "targets": targets, "weights": weights}
     write_tensors(out, {n: t for n, t in held.items() if t is not None}, {"format": "pluria-predictions"})
     if json:
-        show({"out": str(out), "members": len(ensemble), "rows": len(rows), "shape": list(outputs.shape)})
+        show({"out": str(out), "members": count, "rows": len(rows), "shape": list(outputs.shape)})
     else:
-        print(f"wrote {out}: outputs {tuple(outputs.shape)} of {several(len(ensemble))} on {len(rows)} rows")
+        print(f"wrote {out}: outputs {tuple(outputs.shape)} of {several(count)} on {len(rows)} rows")
 
 
 def score(
@@ -161,8 +171,8 @@ def export(
 
     if not every or packed is not None:
         ready(out)
-    loaded = _loaded(file)
-    ensemble = _chosen(loaded, name)
+    loaded = opened(file)
+    ensemble = chosen(loaded, name)
     with mistakes():
         if packed is not None:
             made = pack(ensemble, form=packed)  # type: ignore[arg-type]
@@ -230,49 +240,6 @@ def _counted(blocks: Iterator[Block], steps: int, progress: Progress) -> Iterato
     for done, block in enumerate(blocks, 1):
         yield block
         progress("predicting", done, steps)
-
-
-def _scaling(loaded: Loaded, data: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Mean and std of the inputs as the file has them, unless they are given or the data are a reader of one's own."""
-    held = loaded.about.get("inputs")
-    if not isinstance(held, dict) or ":" in data or {"mean", "std"} & set(given):
-        return {}
-    return {key: held[key] for key in ("mean", "std") if isinstance(held.get(key), list)}
-
-
-def _views(loaded: Loaded, name: str | None) -> list[str]:
-    """The views that the members see, as the file has them."""
-    every = loaded.about.get("views")
-    known = name if name is not None else next(iter(loaded.ensembles))
-    held = every.get(known) if isinstance(every, dict) else None
-    return [str(view) for view in held] if isinstance(held, list) and held else ["identity"]
-
-
-def _loaded(file: Path) -> Loaded:
-    from pluria.store.file import load_all
-
-    return load_all(file)
-
-
-def _chosen(loaded: Loaded, name: str | None) -> Ensemble:
-    found = loaded.ensembles
-    if name is None and len(found) == 1:
-        return next(iter(found.values()))
-    if name is None or name not in found:
-        raise PluriaError(f"the file holds {', '.join(map(repr, found))}: say which by --name")
-    return found[name]
-
-
-def _network(loaded: Loaded, file: Path, trust: bool) -> Network:
-    from pluria.recipe.schema import Network
-
-    held = loaded.about.get("network")
-    if not isinstance(held, dict) or not isinstance(held.get("model"), str):
-        raise DataError(f"{file} does not say which network its members belong to; draw it again with `pluria sample`")
-    if ":" in held["model"] and not trust:
-        raise PluriaError(f"{file} names the code {held['model']!r}, which would be run; allow it by --trust")
-    with mistakes():
-        return Network(model=held["model"], arguments=held.get("arguments", {}))
 
 
 COMMANDS = {"sample": sample, "predict": predict, "score": score, "export": export}

@@ -25,8 +25,8 @@ def headline(found: dict[str, Any]) -> str:
     )
     price = f"NLL {rival['scaled']['nll']:.3f}, error {rival['scores']['error']:.2%}, {_forwards(rival)}"
     return (
-        f"{gain}; {_paid(main, full)}. Of the controls, {rival['name']} with temperature, the best on the calibration rows, "
-        f"{_verdict(between)}: {price}."
+        f"{gain}; {_paid(main, full)}. Of the controls, {rival['name']} with temperature, the best on the calibration "
+        f"rows, {_verdict(between)}: {price}."
     )
 
 

@@ -114,9 +114,11 @@ def _store(prepared: Prepared, out: Path) -> None:
     recipe, data = prepared.recipe, prepared.rows.figures
     arms = [job for job in prepared.jobs if job.seed == recipe.seeds[0] and not job.control]
     drawn, networks, views = {}, {}, {}
+    together: dict[str, list[str]] = {}
     for job in (job for job in arms if job.arm.method != "dropout"):
         for network in job.arm.networks:
             name = job.name if network == ONLY else f"{job.name}: {network}"
+            together.setdefault(job.name, []).append(name)
             drawn[name] = draw(job, network, prepared.sources[network], list(range(job.arm.members)))[1]
             networks[name] = recipe.named[network].model_dump(mode="json", include={"model", "arguments"})
             views[name] = list(job.arm.views)
@@ -126,6 +128,7 @@ def _store(prepared: Prepared, out: Path) -> None:
     about = {
         "network": next(iter(networks.values())) if alike else None,
         "networks": None if alike else networks,
+        "together": None if alike else together,
         "pool": "mean_probability",
         "classes": list(data.classes),
         "inputs": {"mean": list(data.mean), "std": list(data.std)},

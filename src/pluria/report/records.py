@@ -46,13 +46,17 @@ class Column:
         return form.format(**record).replace("-", "−")
 
 
+POOLS = {"mean_probability": "prob.", "mean_logit": "logit"}
+
 COLUMNS: tuple[Column, ...] = (
     Column("nll", "NLL", "raw", "{nll:.4f}", 3, "negative log-likelihood in nats, as the network gives it"),
     Column("nll_scaled", "NLL", "after T", "{nll_scaled:.4f}", 0, "after temperature; ± deviation over seeds"),
     Column("difference", "ΔNLL", "after T", "{difference:+.4f}", 1, "after temperature, minus that of full precision"),
     Column("difference_low", "ΔNLL", "interval", "[{difference_low:+.4f}, {difference_high:+.4f}]", 4,
            "paired bootstrap over the rows"),
-    Column("error", "", "error", "{error:.2%}", 2, "share of rows answered wrongly"),
+    Column("error", "error", "raw", "{error:.2%}", 2, "share of rows answered wrongly"),
+    Column("error_scaled", "error", "after T", "{error_scaled:.2%}", 8, "the same with the pool that T stands behind"),
+    Column("pool", "", "pool", "{pool}", 9, "what is averaged before T: probabilities or logits, as calibration says"),
     Column("forwards", "", "forwards", "{forwards}", 2, "forwards of the network for each row"),
     Column("flops", "", "GFLOPs", "", 13, "billions of operations for each row, a multiply-add being two"),
     Column("weight_members", "bits/w.", "K·b", "{weight_members:.1f}", 6, "every member stored by itself"),
@@ -129,6 +133,7 @@ def _record(arm: Arm, figures: Figures) -> Record:
         "name": arm["name"],
         "role": "main" if arm["name"] == figures["main"] else "control" if arm["control"] else "drawn",
         "members": arm["members"],
+        "pool": None if arm["cost"]["forwards"] == 1 else POOLS[arm["pool"]],
         "seeds": len(arm["seeds"]),
         "temperature": arm["temperature"],
         "difference": None if reference else gap["estimate"],

@@ -93,8 +93,8 @@ def legend(figures: Figures) -> str:
         else f"No arm beats full precision with temperature beyond the {level:.0%} paired interval."
     )
     return (
-        f"{told} T, the temperature, is fitted on {rows['calibration']} calibration rows; every figure comes from "
-        f"{rows['figures']} others."
+        f"{told} T, a temperature behind the better of two pools (mean of probabilities or of logits), is fitted on "
+        f"{rows['calibration']} calibration rows; every figure comes from {rows['figures']} others."
     )
 
 

@@ -79,7 +79,7 @@ def check(data: Forecasts) -> None:
     pools = {"mean": mean_quantiles(base), "median": median_quantiles(base)}
     pools |= {"official ensemble": data.of(ENSEMBLE), "baseline": data.of(BASELINE)}
     losses = {n: 2 * pinball(q[common], data.y[common], data.levels).mean().item() for n, q in pools.items()}
-    print(f"whole season, {len(base)} single models, {int(common.sum())} common rows, mean weighted interval score:")
+    print(f"whole season, {len(base)} models, {int(common.sum())} common rows, mean weighted interval score:")
     print("  " + ", ".join(f"{name} {loss:.1f}" for name, loss in losses.items()), end="\n\n")
 
 

@@ -2,7 +2,7 @@
 
     python experiments/ex-uno-pluria/plots.py experiments/ex-uno-pluria --out experiments/ex-uno-pluria/budgets.svg
 
-The folder holds one.json and several.json, the figures.json of the two runs.
+The folder holds one/figures.json and several/figures.json of the two runs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("budgets.svg"))
     given = parser.parse_args()
-    runs = [json.loads((given.folder / name).read_text(encoding="utf-8")) for name in ("one.json", "several.json")]
+    files = [given.folder / name / "figures.json" for name in ("one", "several")]
+    runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     arms = [arm for run in runs for arm in run["arms"]]
     mpl.rcParams["svg.hashsalt"] = "budgets"
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), sharey=True, layout="constrained")

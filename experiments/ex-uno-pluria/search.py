@@ -3,8 +3,9 @@
     python experiments/ex-uno-pluria/search.py [--out out/search]
 
 Eight members see eight views, one each, so every candidate costs eight forwards. The temperature is fitted on one half
-of the calibration rows and scored on the other, and the other way round; members are pooled by their probabilities and
-by their logits. Outputs of finished candidates are kept in --out.
+of the calibration rows and scored on the other, and the other way round; members are pooled by their probabilities, by
+their logits, and by a log-linear pool whose exponents are fitted with it. Outputs of finished candidates are kept in
+--out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 import pluria
 from pluria.core.ensemble import Ensemble
 from pluria.core.params import params_of
-from pluria.pool import fit_temperature, mean_logit, mean_probability
+from pluria.pool import fit_log_linear, fit_temperature, mean_logit, mean_probability
 from pluria.predict import gather, predict
 from pluria.recipe.reading import read_recipe
 from pluria.recipe.resolve import data_rows, load_network
@@ -109,6 +110,15 @@ def crossed(pooled: Tensor, y: Tensor) -> Tensor:
     return found
 
 
+def log_linear(logits: Tensor, y: Tensor) -> Tensor:
+    """NLL `[N]` of the log-linear pool, each half with the exponents of the other."""
+    members, found = logits.log_softmax(-1), torch.empty(len(y), dtype=torch.float64)
+    even = torch.arange(len(y)) % 2 == 0
+    for fit in (even, ~even):
+        found[~fit] = nll(fit_log_linear(members[:, fit], y[fit])(members[:, ~fit]), y[~fit])
+    return found
+
+
 def greedy(pool: Tensor, y: Tensor, size: int = 8) -> list[int]:
     """Members chosen one by one, again where it helps, for the least NLL of their mean logits after temperature."""
     chosen: list[int] = []
@@ -149,6 +159,7 @@ def main() -> None:
         for name, logits in held.items()
         for pool, pooled in POOLS.items()
     }
+    found |= {(name, "log-linear"): log_linear(logits, rows.targets) for name, logits in held.items()}
     chosen = selected(torch.cat(list(held.values())), rows.targets)
     found["eight of all of these, chosen greedily", "logits"] = chosen
     print(

@@ -12,6 +12,7 @@ from pluria.core.model import working_copy
 from pluria.predict import logits
 from pluria.recipe.plan import Job, draw
 from pluria.recipe.source import Sources
+from pluria.sample.noise import noise
 from pluria.zoo.dataset import Dataset
 
 
@@ -74,11 +75,20 @@ def check_views(jobs: Iterable[Job], rows: Dataset) -> None:
         raise DataError(f"{rows.name}: views ({names}) are of images [N, C, H, W]; inputs are {_shape(rows.inputs)}")
 
 
-def check_draws(jobs: Iterable[Job], sources: Sources) -> None:
-    """Raise RecipeError where an arm cannot be drawn: no such number system, groups that do not divide."""
+def check_draws(jobs: Iterable[Job], sources: Sources) -> list[str]:
+    """Lines that name what error feedback leaves to plain rounding.
+
+    RecipeError where an arm cannot be drawn: no such number system, groups that do not divide, too few inputs.
+    """
+    lines = []
     for job in {job.name: job for job in jobs}.values():
         for network in job.arm.networks:
-            draw(job.plain(), network, sources[network], [0])
+            _, ensemble = draw(job.plain(), network, sources[network], [0])
+            rows = noise(ensemble) if job.arm.method in ("compensated", "gptq") else []
+            names = [row.name for row in rows if not row.compensated]
+            if names:
+                lines.append(f"{network}: rounded without feedback, for their inputs are not seen: {', '.join(names)}")
+    return list(dict.fromkeys(lines))
 
 
 def _bytes(row: Tensor) -> bytes:

@@ -5,7 +5,6 @@ recipe -> networks with their checkpoints, rows, jobs
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +18,10 @@ from pluria.predict import first, logits
 from pluria.predict.batches import call
 from pluria.recipe.check import check_apart, check_draws, check_outputs, check_views
 from pluria.recipe.folder import digest
-from pluria.recipe.plan import Job, draw, jobs, method_of
+from pluria.recipe.plan import Job, jobs
 from pluria.recipe.resolve import Rows, data_rows, device_of, load_network, trained, training_rows
 from pluria.recipe.schema import ONLY, Recipe
 from pluria.recipe.source import Source, Sources, unlabelled
-from pluria.sample.noise import noise
 from pluria.zoo.dataset import Dataset
 
 Progress = Callable[[str, float, float], None]
@@ -64,8 +62,7 @@ def prepare(recipe: Recipe, progress: Progress = quiet, *, train: bool = True) -
         _check_outside(name, part, rows.figures)
     planned = jobs(recipe, sources, images=are_images(rows.figures))
     check_views(planned, rows.figures)
-    check_draws(planned, sources)
-    plainly = _plainly(planned, sources)
+    plainly = check_draws(planned, sources)
     if train and training is not None:
         sources = {n: _trained(n, recipe, source, training, progress) for n, source in sources.items()}
     several = len(loaded) > 1
@@ -111,20 +108,6 @@ def _trained(name: str, recipe: Recipe, source: Source, rows: Dataset, progress:
         return source
     what = f"training {name}" if several else "training"
     return Source(trained(source.model, how, rows, lambda d, _: progress(what, d, how.epochs)), source.unlabelled)
-
-
-def _plainly(planned: Sequence[Job], sources: Sources) -> list[str]:
-    """A line for each network and format that names what error feedback leaves to plain rounding."""
-    lines = []
-    for job in planned:
-        if "inputs" not in inspect.signature(method_of(job.arm).make).parameters:
-            continue
-        for network in job.arm.networks:
-            rows = noise(draw(job.plain(), network, sources[network], [0])[1])
-            names = [row.name for row in rows if not row.compensated]
-            if names:
-                lines.append(f"{network}: rounded without feedback, for their inputs are not seen: {', '.join(names)}")
-    return list(dict.fromkeys(lines))
 
 
 def _check_rows(rows: Rows, training: Dataset | None) -> None:

@@ -103,7 +103,8 @@ def predict(
     rows = dataset(_data(data, {**scaled, **given}))
     for model in models.values():
         check_fits(model, rows)
-    count, options = sum(map(len, parts.values())), {"batch": batch, "device": device, "dtype": dtype}
+    count = sum(map(len, parts.values()))
+    options: dict[str, Any] = {"batch": batch, "device": device, "dtype": dtype}
     runs = [_blocks(models[one], part, rows, views=views_of(loaded, one), **options) for one, part in parts.items()]
     if dry_run:
         return show({"members": count, "rows": len(rows), "batches": sum(n for _, n in runs) // count, "out": str(out)})

@@ -71,10 +71,10 @@ def main() -> None:
             panel.scatter(*zip(*places, strict=True), c=colour, marker=marker, s=size, label=told, alpha=0.8, lw=0)
         edge = frontier([(budget(arm, axis), arm["scaled"]["nll"]) for arm in arms])
         panel.plot(*zip(*edge, strict=True), c="tab:orange", lw=1, zorder=0, label="nothing cheaper is better")
-        panel.set(xscale="log", xlabel=label, ylim=(0.17, 0.3))
+        panel.set(xscale="log", xlabel=label, ylim=(0.15, 0.3))
         panel.grid(alpha=0.25)
     axes[0].set_ylabel("NLL after calibration, 5,000 images")
-    axes[1].legend(frameon=False, fontsize=8)
+    axes[1].legend(frameon=False, fontsize=8, loc="upper right")
     figure.savefig(given.out, metadata={"Date": None} if given.out.suffix == ".svg" else None)
     print(f"{len(arms)} arms -> {given.out}")
 

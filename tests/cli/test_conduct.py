@@ -94,7 +94,7 @@ def test_json_says_what_was_done(drawn: Path, pluria: Pluria) -> None:
     done = json.loads(pluria(*PREDICT, "--json").out)
     assert done == {"out": "p.safetensors", "members": 4, "rows": 40, "shape": [4, 40, 3]}
     scored = json.loads(pluria("score", "p.safetensors", "--json").out)
-    assert set(scored) == {"members", "rows", "temperature", "scores", "scaled", "diversity"}
+    assert set(scored) == {"members", "rows", "pool", "temperature", "scores", "scaled", "diversity"}
     rows = {row["name"]: row for row in json.loads(pluria("methods", "--json").out)}
     assert "format" in rows["low_precision"]["options"]
     ready = json.loads(pluria("doctor", "--json").out)

@@ -126,12 +126,13 @@ def _rounded(
             odd = grid.format.encode(low, zero) - grid.format.encode(torch.zeros_like(low), zero)
             chosen = (up > 0.5) | ((up == 0.5) & (odd % 2 == 1))
         else:
-            chosen = _uniforms(address, start, stop, flat.device) < up
+            chosen = uniforms_at(address, start, stop, flat.device) < up
         # Adding zero turns -0.0 into 0.0: a code of zero has one bit pattern on every back end.
         yield slice(start, stop), torch.where(chosen, high, low) + 0.0, scale, zero
 
 
-def _uniforms(address: Address, start: int, stop: int, device: torch.device) -> Tensor:
+def uniforms_at(address: Address, start: int, stop: int, device: torch.device) -> Tensor:
+    """The member's uniforms for the flat elements start..stop-1."""
     word = words(
         address.key,
         tensor=address.tensor,
@@ -160,5 +161,6 @@ __all__ = [
     "floor_codes",
     "round_nearest",
     "round_stochastic",
+    "uniforms_at",
     "variance",
 ]

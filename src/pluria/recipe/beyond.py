@@ -25,18 +25,19 @@ def beyond(job: Job, rows: Rows, folder: RunFolder, measured: Measured) -> dict[
         return {}
     found: dict[str, Any] = {}
     for name, part in rows.shifted.items():
-        held = Outputs.of(_outputs(job, folder, f"shifted-{name}"), part.targets)
+        held = Outputs.of(outputs_of(job, folder, f"shifted-{name}"), part.targets)
         scaled = measured.temperature(held.pooled(pool=measured.pool))
         pair = {"scores": scores(held.pooled(), held.y), "scaled": scores(scaled, held.y)}
         found.setdefault("shifted", {})[name] = pair
-    inside = _uncertainties(_outputs(job, folder, "figures"), measured) if rows.outside else {}
+    inside = _uncertainties(outputs_of(job, folder, "figures"), measured) if rows.outside else {}
     for name in rows.outside:
-        outer = _uncertainties(_outputs(job, folder, f"outside-{name}"), measured)
+        outer = _uncertainties(outputs_of(job, folder, f"outside-{name}"), measured)
         found.setdefault("outside", {})[name] = {kind: _detected(inside[kind], outer[kind]) for kind in inside}
     return found
 
 
-def _outputs(job: Job, folder: RunFolder, part: str) -> Tensor:
+def outputs_of(job: Job, folder: RunFolder, part: str) -> Tensor:
+    """Kept outputs `[K, N, ..., C]` of all of a job's networks on one part of the rows."""
     return folder.outputs([job.place(network) for network in job.arm.networks], job.arm.members, part)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pluria.recipe.beyond import beyond
+from pluria.recipe.beyond import beyond, outputs_of
 from pluria.recipe.costs import cost
 from pluria.recipe.folder import RunFolder, environment
 from pluria.recipe.headline import best_control, headline, warnings
@@ -66,7 +66,7 @@ def figures(prepared: Prepared, folder: RunFolder, command: str) -> dict[str, An
         "noise": [_row(row, name, job) for name, members in zip(job.arm.networks, every, strict=True)
                   for row in noise(members)],
         "left_alone": [name for members in every for name in left_alone(members)],
-        "disagreed": disagreed(rows.figures, _outputs(job, folder, "figures")),
+        "disagreed": disagreed(rows.figures, outputs_of(job, folder, "figures")),
     }  # fmt: skip
     return found | {"headline": headline(found), "warnings": warnings(found)}
 
@@ -81,15 +81,11 @@ def _measured(group: list[Job], rows: Rows, folder: RunFolder) -> dict[tuple[str
     """What is measured of an arm with each of its seeds, all under the pool that is best over them."""
 
     def outputs(job: Job, name: str, targets: Tensor) -> Outputs:
-        return Outputs.of(_outputs(job, folder, name), targets)
+        return Outputs.of(outputs_of(job, folder, name), targets)
 
     calibration = {job.id: outputs(job, "calibration", rows.calibration.targets) for job in group}
     pool = best_pool([calibrated(one) for one in calibration.values()])
     return {job.id: measure(calibration[job.id], outputs(job, "figures", rows.figures.targets), pool) for job in group}
-
-
-def _outputs(job: Job, folder: RunFolder, part: str) -> Tensor:
-    return folder.outputs([job.place(network) for network in job.arm.networks], job.arm.members, part)
 
 
 def _groups(jobs: Sequence[Job]) -> list[list[Job]]:

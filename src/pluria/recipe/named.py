@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from pluria.recipe.catalogue import methods
+from pluria.recipe.catalogue import Method, methods
 from pluria.recipe.schema import Arm
 from pluria.sample.dropout import KINDS
 
@@ -36,7 +36,7 @@ def drawn(arm: Arm) -> bool:
 
 def arm_name(arm: Arm, several: bool) -> str:
     """Number system, method, coupling, size, what else differs from the default, and of which networks."""
-    usual = {n: p.default for n, p in _options(arm).items()}
+    usual = {n: p.default for n, p in method_of(arm).options().items()}
     options = arm.options
     parts = [format_name(options["format"])] if "format" in options else []
     coupling = options.get("coupling", "stratified")
@@ -72,5 +72,6 @@ def has_dropout(model: nn.Module) -> bool:
     return any(isinstance(module, KINDS) and 0 < module.p < 1 for module in model.modules())
 
 
-def _options(arm: Arm) -> dict[str, Any]:
-    return next(method for method in methods("sample") if method.name == arm.method).options()
+def method_of(arm: Arm) -> Method:
+    """The arm's row of the catalogue."""
+    return next(method for method in methods("sample") if method.name == arm.method)

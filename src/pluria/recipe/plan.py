@@ -16,9 +16,8 @@ from pluria.core.errors import RecipeError
 from pluria.numbers.format import number_format
 from pluria.numbers.key import Key
 from pluria.predict.batches import call
-from pluria.recipe.catalogue import Method, methods
 from pluria.recipe.controls import controls_of
-from pluria.recipe.named import FULL, arm_name, drawn, folder_name, has_dropout
+from pluria.recipe.named import FULL, arm_name, drawn, folder_name, has_dropout, method_of
 from pluria.recipe.schema import ONLY, Arm, Recipe
 from pluria.recipe.source import Source, Sources
 
@@ -115,11 +114,6 @@ def draw(job: Job, network: str, source: Source, positions: list[int]) -> tuple[
 def key_of(job: Job, network: str) -> Key:
     """The seed's key; networks with names of their own draw differently."""
     return Key(job.seed) if network == ONLY else Key(job.seed).fold(network)
-
-
-def method_of(arm: Arm) -> Method:
-    """The arm's row of the catalogue."""
-    return next(method for method in methods("sample") if method.name == arm.method)
 
 
 def _one_name(format: str) -> str:

@@ -23,9 +23,8 @@ from pluria.core.rounded import Rounded
 from pluria.numbers.coupling import Coupling
 from pluria.numbers.format import Integer
 from pluria.numbers.grid import Granularity, Grid
-from pluria.numbers.key import ROUNDING, Key
-from pluria.numbers.philox import uniforms, words
-from pluria.numbers.rounding import Address
+from pluria.numbers.key import Key
+from pluria.numbers.rounding import Address, uniforms_at
 from pluria.sample.feedback import Columns, factor, round_columns
 from pluria.sample.moments import Moments, moments
 from pluria.sample.rounding import Formats, Where, low_precision, nearest
@@ -177,14 +176,5 @@ def _uniforms(family: Rounded, address: Address | None, at: Tensor) -> Tensor | 
         return None
     count, parts = family.layout.numel, []
     for start in range(0, count, CHUNK):
-        word = words(
-            address.key,
-            tensor=address.tensor,
-            group=address.group,
-            stream=ROUNDING,
-            start=start,
-            stop=min(start + CHUNK, count),
-            device=at.device,
-        )
-        parts.append(uniforms(word ^ (address.mask << 8)))
+        parts.append(uniforms_at(address, start, min(start + CHUNK, count), at.device))
     return _sorted(family, torch.cat(parts).view(family.shape), at)

@@ -74,7 +74,7 @@ def main() -> None:
         panel.set(xscale="log", xlabel=label, ylim=(0.15, 0.3))
         panel.grid(alpha=0.25)
     axes[0].set_ylabel("NLL after calibration, 5,000 images")
-    axes[1].legend(frameon=False, fontsize=8, loc="upper right")
+    axes[1].legend(frameon=False, fontsize=8, loc="lower left")
     figure.savefig(given.out, metadata={"Date": None} if given.out.suffix == ".svg" else None)
     print(f"{len(arms)} arms -> {given.out}")
 

@@ -8,7 +8,17 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 VERBS = ("sample", "train", "align", "merge", "predict", "pool", "score", "store", "zoo")
-ORDER: tuple[tuple[str, ...], ...] = (("numbers",), ("core",), VERBS, ("recipe",), ("report",), ("cli",))
+USES = ("search", "serve", "wrap")
+ORDER: tuple[tuple[str, ...], ...] = (
+    ("numbers",),
+    ("core",),
+    VERBS,
+    ("language",),
+    ("recipe",),
+    ("report",),
+    USES,
+    ("cli",),
+)
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 LONGEST = 300
 

@@ -141,8 +141,8 @@ def _finish(
 
 
 def _judged(figures: Figures) -> list[Arm]:
-    """What must be inside the axes: full precision and every drawn arm."""
-    return [full(figures), *(arm for arm in figures["arms"] if not arm["control"])]
+    """What must be inside the axes: full precision and every drawn arm that has a colour."""
+    return [full(figures), *(line.arm for line in drawn(figures))]
 
 
 def _label(axes: Axes, marks: list[tuple[str, tuple[float, float]]]) -> None:

@@ -2,7 +2,7 @@
 
     python experiments/ex-uno-pluria/layers.py [--out out/layers]
 
-Calibration rows alone. Layers: on the even rows each layer by itself is rounded to INT-3, -4 and -5, eight members with
+Calibration rows alone. Layers: on the even rows each layer by itself is rounded to INT-4 and INT-5, eight members with
 a view each; it takes the format of least NLL after temperature, and the layers join in the order of what they gain for
 as long as the NLL falls. Odd rows, with the temperature of the even ones, score the layers so chosen. Members: 18 and
 36 of them behind 18 views (nine shifts, flipped or not), against the network behind the same 18, temperature and score
@@ -34,7 +34,7 @@ from pluria.score import nll, paired_bootstrap
 from pluria.zoo.dataset import Dataset
 from pluria.zoo.views import view
 
-FORMATS = ("int3", "int4", "int5")
+FORMATS = ("int4", "int5")
 SHIFTS = ("left", "right", "up", "down", "up-left", "up-right", "down-left", "down-right")
 WIDE = ("identity", "flip", *SHIFTS, *(f"flip+{shift}" for shift in SHIFTS))
 
@@ -115,7 +115,7 @@ def chosen_layers(runs: Runs, rows: Dataset) -> None:
     """Prints the choice of layers and its score."""
     even, odd = rows.take(slice(0, None, 2)), rows.take(slice(1, None, 2))
     kept, lines = layer_by_layer(runs, even)
-    print(f"Gain of each layer alone, NLL on {len(even)} rows\n\n| layer | INT-3 | INT-4 | INT-5 |\n|---|---|---|---|")
+    print(f"Gain of each layer alone, NLL on {len(even)} rows\n\n| layer | INT-4 | INT-5 |\n|---|---|---|")
     print("\n".join(lines))
     said = ", ".join(f"{name} {f}" for name, f in kept.items()) or "none"
     print(f"\nKept together: {said}.\n\nOn the other {len(odd)} rows\n\n{HEAD}")

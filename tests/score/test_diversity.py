@@ -149,6 +149,13 @@ def test_members_that_exclude_each_other():
 
 
 @pytest.mark.parametrize("figure", LABELLED)
+def test_class_156_is_a_class_in_every_integer_type(figure):
+    members = member_sums(torch.randn(2, 3, 200, generator=torch.Generator().manual_seed(0)))
+    y = torch.tensor([156, 0, 199])
+    assert torch.equal(figure(members, y.to(torch.uint8)), figure(members, y))
+
+
+@pytest.mark.parametrize("figure", LABELLED)
 def test_bad_targets_are_refused(figure):
     members = member_sums(torch.zeros(2, 3, 4))
     with pytest.raises(ValueError, match="3 rows"):

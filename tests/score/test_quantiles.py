@@ -12,8 +12,10 @@ from pluria.score import (
     below,
     coverage,
     crossing_share,
+    gaussian_crps,
     pinball,
     present,
+    quantile_crps,
     quantile_scores,
     tally,
     weighted_interval_score,
@@ -46,6 +48,20 @@ def test_pinball_equals_scoringrules_and_a_loop():
     slow = [[(a if t >= v else a - 1) * (t - v) for v, a in zip(r, LEVELS.tolist(), strict=True)]
             for r, t in zip(q.tolist(), y.tolist(), strict=True)]  # fmt: skip
     torch.testing.assert_close(pinball(q, y, LEVELS), torch.tensor(slow, dtype=torch.float64))
+
+
+def test_crps_of_quantiles_equals_scoringrules_and_nears_the_law():
+    q, y = drawn()
+    uneven = torch.tensor([0.05, 0.2, 0.3, 0.75, 0.9], dtype=torch.float64)
+    wanted = scoringrules.crps_quantile(y.numpy(), q.numpy(), uneven.numpy())
+    torch.testing.assert_close(quantile_crps(q, y, uneven), torch.from_numpy(wanted), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(quantile_crps(q, y, LEVELS), weighted_interval_score(q, y, LEVELS).total)
+    fine = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    law = torch.distributions.Normal(0.0, 1.0).icdf(fine).expand(len(y), 2000)
+    closed = gaussian_crps(torch.zeros_like(y), torch.ones_like(y), y)
+    torch.testing.assert_close(quantile_crps(law, y, fine), closed, rtol=0, atol=1e-3)
+    q[0, 1] = NAN
+    assert quantile_crps(q, y, LEVELS).isnan().tolist() == [True] + [False] * 39
 
 
 def test_the_weighted_interval_score_equals_its_definition():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pluria.score import flatten, nll
+from pluria.score import MEMBER_NLL, NLL, flatten, nll, tally
 from pluria.score.rows import check_targets
 
 
@@ -21,6 +21,16 @@ def test_another_ignore_index_and_small_integer_types():
     y = torch.tensor([[1, 255]], dtype=torch.uint8)
     flat, targets = flatten(torch.zeros(1, 1, 2, 3), y, ignore_index=255)
     assert (flat.shape, targets.tolist(), targets.dtype) == ((1, 1, 3), [1], torch.int64)
+
+
+def test_class_156_of_small_integers_is_a_class():
+    # -100 is 156 in uint8, and 65436 in uint16.
+    log_probs = torch.zeros(2, 200).log_softmax(-1)
+    y = torch.tensor([156, 3], dtype=torch.uint8)
+    assert flatten(log_probs[None], y)[1].tolist() == [156, 3]
+    assert len(nll(log_probs, y)) == 2
+    assert tally([NLL], log_probs, y).count == 2
+    assert tally([MEMBER_NLL], log_probs, y, outputs=log_probs[None]).figures()["member_nll"] > 0
 
 
 def test_the_first_bad_target_is_named():

@@ -1,7 +1,9 @@
 """Scores: per-example statistics that add up to figures, diversity, calibration, detection, costs and intervals."""
 
+from pluria.score.bias_variance import BiasVariance, bias_variance_nll, bias_variance_squared
 from pluria.score.binary import BINARY_BRIER, BINARY_ERROR, BINARY_NLL, binary_brier, binary_error, binary_nll
-from pluria.score.bootstrap import Interval, bootstrap_mean, paired_bootstrap
+from pluria.score.bootstrap import Interval, bootstrap_figure, bootstrap_mean, paired_bootstrap, paired_bootstrap_figure
+from pluria.score.calibrated import calibrated_nll
 from pluria.score.calibration import (
     ECE,
     Reliability,
@@ -11,6 +13,7 @@ from pluria.score.calibration import (
     ece,
     reliability,
 )
+from pluria.score.classwise import classwise_ece, classwise_reliability
 from pluria.score.cost import Cost, Equivalent, deep_ensemble_equivalent
 from pluria.score.detect import (
     RiskCoverage,
@@ -43,6 +46,8 @@ from pluria.score.diversity import (
 from pluria.score.isotonic import Decomposition, corp, corp_brier, corp_confidence, recalibrated
 from pluria.score.joint import all_epistemic, joint, marginal
 from pluria.score.members import MemberSums, member_sums
+from pluria.score.murphy import Murphy, murphy, murphy_brier
+from pluria.score.normal import gaussian_crps, mixture_crps
 from pluria.score.points import Points, draw_points
 from pluria.score.proper import BRIER, ERROR, NLL, brier, error, nll
 from pluria.score.quantiles import (
@@ -52,12 +57,15 @@ from pluria.score.quantiles import (
     crossing_share,
     pinball,
     present,
+    quantile_crps,
     quantile_scores,
     weighted_interval_score,
 )
 from pluria.score.regression import CRPS, MSE, RMSE, crps, gaussian_nll, squared_error
 from pluria.score.rows import flatten
+from pluria.score.sweep import sweep_ece, sweep_reliability
 from pluria.score.tally import Rows, Score, Tally, tally
+from pluria.score.threshold import threshold_crps
 
 __all__ = [
     "AMBIGUITY",
@@ -78,12 +86,14 @@ __all__ = [
     "NLL",
     "RMSE",
     "VARIANCE",
+    "BiasVariance",
     "Cost",
     "Decomposition",
     "Equivalent",
     "Interval",
     "IntervalScore",
     "MemberSums",
+    "Murphy",
     "Points",
     "Reliability",
     "RiskCoverage",
@@ -97,11 +107,17 @@ __all__ = [
     "aurc",
     "auroc",
     "below",
+    "bias_variance_nll",
+    "bias_variance_squared",
     "binary_brier",
     "binary_error",
     "binary_nll",
+    "bootstrap_figure",
     "bootstrap_mean",
     "brier",
+    "calibrated_nll",
+    "classwise_ece",
+    "classwise_reliability",
     "confidence",
     "corp",
     "corp_brier",
@@ -117,6 +133,7 @@ __all__ = [
     "error",
     "flatten",
     "fpr_at",
+    "gaussian_crps",
     "gaussian_nll",
     "geometric_nll",
     "joint",
@@ -127,17 +144,25 @@ __all__ = [
     "member_error",
     "member_nll",
     "member_sums",
+    "mixture_crps",
+    "murphy",
+    "murphy_brier",
     "mutual_information",
     "nll",
     "paired_bootstrap",
+    "paired_bootstrap_figure",
     "pinball",
     "present",
+    "quantile_crps",
     "quantile_scores",
     "recalibrated",
     "reliability",
     "risk_coverage",
     "squared_error",
+    "sweep_ece",
+    "sweep_reliability",
     "tally",
+    "threshold_crps",
     "variance",
     "weighted_interval_score",
 ]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pluria.score.bins import check_bins, equal_mass, equal_width
 from pluria.score.rows import IGNORED, kept_rows
 from pluria.score.tally import Rows, Score
 
@@ -24,7 +25,10 @@ BINS = 15
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """A reliability diagram: per bin the number of rows, mean confidence and accuracy `[B]` (NaN where it is empty)."""
+    """A reliability diagram: per bin the number of rows, mean confidence and accuracy `[B]` (NaN where it is empty).
+
+    Class by class the three are `[C, B]`, and the figures run over all cells.
+    """
 
     count: Tensor
     confidence: Tensor
@@ -60,8 +64,8 @@ def reliability(log_probs: Tensor, y: Tensor, *, bins: int = BINS, ignore_index:
     >>> diagram.count, diagram.accuracy
     (tensor([0., 2.], dtype=torch.float64), tensor([   nan, 0.5000], dtype=torch.float64))
     """
-    rows, targets = _some_rows(log_probs, y, bins, ignore_index)
-    sums = _binned(rows, targets, _equal_width(confidence(rows), bins), bins)
+    rows, targets = some_rows(log_probs, y, bins, ignore_index)
+    sums = _binned(rows, targets, equal_width(confidence(rows), bins), bins)
     return _diagram({name: values.sum(0) for name, values in sums.items()})
 
 
@@ -80,10 +84,8 @@ def adaptive_reliability(log_probs: Tensor, y: Tensor, *, bins: int = BINS, igno
     Rows of one confidence share a bin, so their order never matters. Where confidences differ, the sizes of the bins
     differ by at most one.
     """
-    rows, targets = _some_rows(log_probs, y, bins, ignore_index)
-    values = confidence(rows)
-    below = torch.searchsorted(values.sort().values, values)
-    sums = _binned(rows, targets, torch.div(below * bins, len(values), rounding_mode="floor"), bins)
+    rows, targets = some_rows(log_probs, y, bins, ignore_index)
+    sums = _binned(rows, targets, equal_mass(confidence(rows), bins), bins)
     return _diagram({name: summed.sum(0) for name, summed in sums.items()})
 
 
@@ -96,17 +98,13 @@ def adaptive_ece(log_probs: Tensor, y: Tensor, *, bins: int = BINS, ignore_index
     return adaptive_reliability(log_probs, y, bins=bins, ignore_index=ignore_index).ece
 
 
-def _some_rows(log_probs: Tensor, y: Tensor, bins: int, ignore_index: int) -> tuple[Tensor, Tensor]:
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, not {bins}")
+def some_rows(log_probs: Tensor, y: Tensor, bins: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Checked float64 log-probabilities `[M, C]` and targets `[M]`, M > 0; `ValueError` for no row and no bin."""
+    check_bins(bins)
     rows, targets = kept_rows(log_probs, y, ignore_index=ignore_index)
     if len(targets) == 0:
         raise ValueError("no row with a target is left to judge calibration on")
     return rows, targets
-
-
-def _equal_width(values: Tensor, bins: int) -> Tensor:
-    return (values * bins).floor().long().clamp(max=bins - 1)
 
 
 def _binned(rows: Tensor, targets: Tensor, bin_of: Tensor, bins: int) -> dict[str, Tensor]:
@@ -127,7 +125,7 @@ def _diagram(sums: Mapping[str, Tensor]) -> Reliability:
 
 def _ece_statistics(rows: Rows) -> dict[str, Tensor]:
     log_probs, targets = kept_rows(rows.pooled, rows.targets)
-    return _binned(log_probs, targets, _equal_width(confidence(log_probs), BINS), BINS)
+    return _binned(log_probs, targets, equal_width(confidence(log_probs), BINS), BINS)
 
 
 def _ece_finish(sums: Mapping[str, Tensor], count: int) -> float:

@@ -74,7 +74,7 @@ def _at(values: Tensor, y: Tensor) -> Tensor:
     if values.shape[:1] != y.shape:
         raise ValueError(f"the members have {len(values)} rows, y is {list(y.shape)}")
     check_targets(y, values.shape[1])
-    if bool((y == IGNORED).any()):
+    if bool((y.long() == IGNORED).any()):  # in uint8, -100 would be class 156
         raise ValueError("drop ignored targets and their rows first, with flatten")
     return values.gather(-1, y.long()[:, None])[:, 0]
 

@@ -1,7 +1,8 @@
 """Scores of quantile forecasts q `[..., N, Q]` at levels a `[Q]` for observed y `[N]`: pinball loss, WIS, coverage.
 
     pinball   (1{y < q} - a) (q - y)
-    WIS       2 * mean_levels pinball  =  dispersion + under + over,    levels symmetric around 1/2, the median or not
+    CRPS      2 * mean_levels pinball, any levels
+    WIS       the same  =  dispersion + under + over,    levels symmetric around 1/2, the median or not
               dispersion  2/Q sum_pairs a (u - l)      l, u: the quantiles at a < 1/2 and 1 - a, the ends of an interval
               over        2/Q (sum_pairs max(l - y, 0) + max(m - y, 0) / 2)        m: the median
               under       2/Q (sum_pairs max(y - u, 0) + max(y - m, 0) / 2)
@@ -70,6 +71,18 @@ def weighted_interval_score(quantiles: Tensor, y: Tensor, levels: Tensor) -> Int
         (below - observed).clamp(min=0.0).sum(-1) + gap.clamp(min=0.0),
     )
     return IntervalScore(*(2 * part / len(shares) for part in parts))
+
+
+def quantile_crps(quantiles: Tensor, y: Tensor, levels: Tensor) -> Tensor:
+    """CRPS of every row `[..., N]` as twice its mean pinball loss, in the unit of y.
+
+    It nears the CRPS of the whole law as evenly spaced levels, such as (i - 1/2) / Q, become many. NaN for a row that
+    lacks a level. Refused: what `pinball` refuses.
+
+    >>> quantile_crps(torch.tensor([[1.0, 4.0]]), torch.tensor([2.0]), torch.tensor([0.25, 0.75]))
+    tensor([0.7500], dtype=torch.float64)
+    """
+    return 2 * pinball(quantiles, y, levels).mean(-1)
 
 
 def below(quantiles: Tensor, y: Tensor) -> Tensor:

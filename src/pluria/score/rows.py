@@ -23,7 +23,7 @@ def flatten(outputs: Tensor, y: Tensor, *, ignore_index: int = IGNORED) -> tuple
     if outputs.ndim < 3 or outputs.shape[1:-1] != y.shape:
         raise ValueError(f"outputs [K, N, ..., C] and y [N, ...] do not fit: {list(outputs.shape)} and {list(y.shape)}")
     check_targets(y, outputs.shape[-1], ignore_index=ignore_index)
-    kept = y.reshape(-1) != ignore_index
+    kept = y.reshape(-1).long() != ignore_index  # in uint8, -100 would be class 156
     return outputs.reshape(outputs.shape[0], -1, outputs.shape[-1])[:, kept], y.reshape(-1)[kept].long()
 
 

@@ -134,8 +134,9 @@ def tally(
         raise ValueError(f"scores need names of their own: {names}")
     _check_rows(pooled, y, outputs, members)
     rows = Rows(pooled, y, outputs, weights, members)
-    if y is not None and y.ndim == 1 and not y.is_floating_point() and bool((y == ignore_index).any()):
-        rows = rows.keep(y != ignore_index)
+    if y is not None and y.ndim == 1 and not y.is_floating_point():
+        kept = y.long() != ignore_index  # in uint8, -100 would be class 156
+        rows = rows if bool(kept.all()) else rows.keep(kept)
     if len(rows.pooled) == 0:
         return Tally(tuple(scores))
     sums = {f"{score.name}/{name}": value for score in scores for name, value in _sums(score, rows).items()}

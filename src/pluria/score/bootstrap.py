@@ -169,7 +169,7 @@ def _places(clusters: Tensor, n: int) -> Tensor:
     """The number of each row's cluster, 0..G-1, `[N]`."""
     if clusters.shape != (n,) or clusters.is_floating_point():
         raise ValueError(f"clusters must be integers [{n}], not {clusters.dtype} {list(clusters.shape)}")
-    _, place = torch.unique(clusters.detach().cpu(), return_inverse=True)
+    place: Tensor = torch.unique(clusters.detach().cpu(), return_inverse=True)[1]
     return place
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pluria.recipe.measure import diagram, diversity, measure, scores, sizes
-from pluria.recipe.outputs import POOLS, Outputs, Pool, best_pool, calibrated
+from pluria.recipe.outputs import Outputs
+from pluria.recipe.pools import CHOICE, Pool, best_pool, calibrated
 
 K, N, C = 4, 30, 3
 
@@ -64,7 +65,7 @@ def by_hand(rows: list[list[float]], y: Tensor) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", CHOICE)
 def test_scores_against_loops(pool: Pool) -> None:
     found = measure(CALIBRATION, FIGURES, pool).figures
     for name, wanted in by_hand(pooled(FIGURES.logits), FIGURES.y).items():
@@ -74,7 +75,7 @@ def test_scores_against_loops(pool: Pool) -> None:
         assert found["scaled"][name] == pytest.approx(wanted, abs=1e-9), name
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", CHOICE)
 def test_the_temperature_is_the_best_for_the_pooled_calibration_rows(pool: Pool) -> None:
     found = measure(CALIBRATION, FIGURES, pool).figures
     factors = (0.99, 1.0, 1.01)
@@ -86,9 +87,9 @@ def test_the_temperature_is_the_best_for_the_pooled_calibration_rows(pool: Pool)
 
 def test_the_pool_is_the_better_one_on_the_calibration_rows() -> None:
     losses = calibrated(CALIBRATION)
-    for pool in POOLS:
+    for pool in CHOICE:
         assert losses[pool] == pytest.approx(measure(CALIBRATION, FIGURES, pool).figures["calibration_nll_scaled"])
-    assert measure(CALIBRATION, FIGURES).pool == min(losses, key=lambda pool: losses[pool])
+    assert measure(CALIBRATION, FIGURES).answer.pool == min(losses, key=lambda pool: losses[pool])
 
 
 def test_the_pool_is_one_for_all_seeds_and_plain_for_single_models() -> None:

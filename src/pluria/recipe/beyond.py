@@ -26,7 +26,7 @@ def beyond(job: Job, rows: Rows, folder: RunFolder, measured: Measured) -> dict[
     found: dict[str, Any] = {}
     for name, part in rows.shifted.items():
         held = Outputs.of(outputs_of(job, folder, f"shifted-{name}"), part.targets)
-        scaled = measured.temperature(held.pooled(pool=measured.pool))
+        scaled = measured.answer(held)
         pair = {"scores": scores(held.pooled(), held.y), "scaled": scores(scaled, held.y)}
         found.setdefault("shifted", {})[name] = pair
     inside = _uncertainties(outputs_of(job, folder, "figures"), measured) if rows.outside else {}
@@ -44,7 +44,7 @@ def outputs_of(job: Job, folder: RunFolder, part: str) -> Tensor:
 def _uncertainties(outputs: Tensor, measured: Measured) -> dict[str, Tensor]:
     """Uncertainty of every place `[M]`, by kind; members are told apart only where there are several."""
     held = Outputs(outputs.flatten(1, -2), torch.empty(0))
-    scaled = measured.temperature(held.pooled(pool=measured.pool))
+    scaled = measured.answer(held)
     found = {"entropy": entropy(held.pooled()), "entropy_scaled": entropy(scaled)}
     if len(outputs) > 1:
         found["mutual_information"] = mutual_information(member_sums(held.logits.to(torch.float64)))

@@ -11,6 +11,7 @@ from pluria.core.errors import DataError
 from pluria.core.model import working_copy
 from pluria.predict import logits
 from pluria.recipe.plan import Job, draw
+from pluria.recipe.pools import too_few
 from pluria.recipe.source import Sources
 from pluria.sample.noise import noise
 from pluria.zoo.dataset import Dataset
@@ -73,6 +74,17 @@ def check_views(jobs: Iterable[Job], rows: Dataset) -> None:
     if seen and rows.inputs.ndim != 4:
         names = ", ".join(sorted(seen))
         raise DataError(f"{rows.name}: views ({names}) are of images [N, C, H, W]; inputs are {_shape(rows.inputs)}")
+
+
+def check_pools(jobs: Iterable[Job], rows: Dataset) -> None:
+    """Raise DataError where an arm's pool is fitted by labels and there are too few of them."""
+    for job in jobs:
+        wanted = too_few(job.arm.pool, job.size, rows.targets)
+        if wanted is not None:
+            raise DataError(
+                f"{job.name}: this pool is fitted on four fifths of the calibration rows, and {job.size} members need "
+                f"{wanted} labels there; {rows.name} has {len(rows)} rows in all. Give more, or take another pool"
+            )
 
 
 def check_draws(jobs: Iterable[Job], sources: Sources) -> list[str]:

@@ -7,6 +7,7 @@ Gaussian noise of matched variance · MC dropout where there is dropout · singl
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -54,7 +55,7 @@ def _like(arm: Arm) -> Iterator[Arm]:
     if arm.method not in ("low_precision", "compensated"):
         return
     grid = {k: v for k, v in arm.options.items() if k in ("format", "granularity", "where")}
-    alike: dict[str, Any] = {"members": arm.members, "views": arm.views, "beyond": arm.beyond, "refresh": arm.refresh}
+    alike: dict[str, Any] = {name: getattr(arm, name) for name in ("members", "views", "beyond", "refresh", "pool")}
     one = {"refresh": arm.refresh, "beyond": arm.beyond}
     yield _arm("nearest", arm.networks, **one, **grid)
     if arm.method == "low_precision":
@@ -66,15 +67,19 @@ def _like(arm: Arm) -> Iterator[Arm]:
 
 
 def _seen(together: tuple[str, ...], asked: list[Arm], views: tuple[str, ...]) -> Iterator[Arm]:
-    """Full precision over views: a pair of them, and at the forwards of each ensemble; each network alone as well."""
+    """Full precision over views: a pair of them, and at the forwards of each ensemble; each network alone as well.
+
+    Under the better of two averages, and under every pool that an arm asks for: what a pool gains, views gain too.
+    """
     names = tuple(dict.fromkeys(["identity", *views, *(view for arm in asked for view in arm.views)]))
+    pools = dict.fromkeys([None, *(arm.pool for arm in asked)])
     sizes = {2, *(arm.members for arm in asked)} if max(arm.members for arm in asked) * len(together) > 1 else set()
-    for size in sorted({len(names[:size]) for size in sizes} - {0, 1}):
-        yield _arm("full_precision", together, members=size, views=names[:size])
+    for size, pool in itertools.product(sorted({len(names[:size]) for size in sizes} - {0, 1}), pools):
+        yield _arm("full_precision", together, members=size, views=names[:size], pool=pool)
     if len(together) > 1:
         for size in sorted({len(names[: arm.members * len(together)]) for arm in asked} - {0, 1}):
-            for name in together:
-                yield _arm("full_precision", (name,), members=size, views=names[:size])
+            for name, pool in itertools.product(together, pools):
+                yield _arm("full_precision", (name,), members=size, views=names[:size], pool=pool)
 
 
 def _arm(method: str, networks: tuple[str, ...], **options: Any) -> Arm:

@@ -22,9 +22,10 @@ from pluria.recipe.costs import cost
 from pluria.recipe.folder import RunFolder, environment
 from pluria.recipe.headline import best_control, headline, warnings
 from pluria.recipe.measure import Measured, measure
-from pluria.recipe.outputs import Outputs, best_pool, calibrated
+from pluria.recipe.outputs import Outputs
 from pluria.recipe.pictures import disagreed
 from pluria.recipe.plan import Job, draw, is_plain
+from pluria.recipe.pools import best_pool, calibrated
 from pluria.recipe.prepare import Prepared
 from pluria.recipe.resolve import Rows
 from pluria.sample.noise import LayerNoise, left_alone, noise
@@ -78,13 +79,13 @@ def _row(row: LayerNoise, network: str, job: Job) -> dict[str, Any]:
 
 
 def _measured(group: list[Job], rows: Rows, folder: RunFolder) -> dict[tuple[str, int], Measured]:
-    """What is measured of an arm with each of its seeds, all under the pool that is best over them."""
+    """What is measured of an arm with each of its seeds, all under its pool, or the one that is best over them."""
 
     def outputs(job: Job, name: str, targets: Tensor) -> Outputs:
         return Outputs.of(outputs_of(job, folder, name), targets)
 
     calibration = {job.id: outputs(job, "calibration", rows.calibration.targets) for job in group}
-    pool = best_pool([calibrated(one) for one in calibration.values()])
+    pool = group[0].arm.pool or best_pool([calibrated(one) for one in calibration.values()])
     return {job.id: measure(calibration[job.id], outputs(job, "figures", rows.figures.targets), pool) for job in group}
 
 
@@ -112,7 +113,7 @@ def _arm(
         "views": list(job.arm.views),
         "seeds": [one.seed for one in group],
         "cost": cost(job, prepared.sources, folder),
-        "pool": measured[job.id].pool,
+        "pool": measured[job.id].answer.pool,
         "difference": _difference([measured[one.id] for one in group], reference),
         "reliability": seeds[0]["reliability"],
         "reliability_scaled": seeds[0]["reliability_scaled"],

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pluria.pool import Temperature, fit_temperature, mean_logit
-from pluria.recipe.outputs import Outputs, Pool, best_pool, calibrated
+from pluria.pool import mean_logit
+from pluria.recipe.outputs import Outputs
+from pluria.recipe.pools import Answer, Pool, answer, best_pool, calibrated
 from pluria.recipe.together import together
 from pluria.score import (
     AMBIGUITY,
@@ -48,11 +49,10 @@ DIVERSITY = (MEMBER_NLL, GEOMETRIC_NLL, AMBIGUITY, DISAGREEMENT, MUTUAL_INFORMAT
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of one arm and seed as plain data, its pool and temperature, and NLL per example `[M]` for pairs."""
+    """Figures of one arm and seed as plain data, its pool with a temperature, and NLL per example `[M]` for pairs."""
 
     figures: dict[str, Any]
-    pool: Pool
-    temperature: Temperature
+    answer: Answer
     nll: Tensor
     nll_scaled: Tensor
 
@@ -60,16 +60,15 @@ class Measured:
 def measure(calibration: Outputs, figures: Outputs, pool: Pool | None = None) -> Measured:
     """All figures of one arm; the pool that comes before the temperature is chosen here unless it is given."""
     pool = best_pool([calibrated(calibration)]) if pool is None else pool
-    pooled, fitted = figures.pooled(), calibration.pooled(pool=pool)
-    temperature = fit_temperature(fitted, calibration.y)
-    scaled = temperature(figures.pooled(pool=pool))
+    fitted = answer(pool, calibration)
+    pooled, scaled = figures.pooled(), fitted(figures)
     found = {
         "scores": scores(pooled, figures.y),
         "scaled": scores(scaled, figures.y),
-        "temperature": temperature.value,
-        "temperature_clamped": temperature.clamped,
+        "temperature": fitted.temperature.value,
+        "temperature_clamped": fitted.temperature.clamped,
         "calibration_nll": float(nll(calibration.pooled(), calibration.y).mean()),
-        "calibration_nll_scaled": float(nll(temperature(fitted), calibration.y).mean()),
+        "calibration_nll_scaled": fitted.loss,
         "geometric": scores(mean_logit(figures.logits.to(torch.float64), figures.weights), figures.y),
         "diversity": diversity(figures),
         "joint": together(calibration, figures),
@@ -77,7 +76,7 @@ def measure(calibration: Outputs, figures: Outputs, pool: Pool | None = None) ->
         "reliability": diagram(pooled, figures.y),
         "reliability_scaled": diagram(scaled, figures.y),
     }
-    return Measured(found, pool, temperature, *(figures.by_example(nll(rows, figures.y)) for rows in (pooled, scaled)))
+    return Measured(found, fitted, *(figures.by_example(nll(rows, figures.y)) for rows in (pooled, scaled)))
 
 
 def scores(log_probs: Tensor, y: Tensor) -> dict[str, float]:
@@ -104,9 +103,9 @@ def sizes(members: int) -> list[int]:
 
 def point(calibration: Outputs, figures: Outputs, k: int, pool: Pool) -> dict[str, Any]:
     """NLL and ECE of the first k members, before and after temperature, with bootstrap intervals of the NLL."""
-    temperature = fit_temperature(calibration.pooled(k, pool), calibration.y)
+    fitted, some = answer(pool, calibration.first(k)), figures.first(k)
     found: dict[str, Any] = {"k": k}
-    for suffix, rows in (("", figures.pooled(k)), ("_scaled", temperature(figures.pooled(k, pool)))):
+    for suffix, rows in (("", some.pooled()), ("_scaled", fitted(some))):
         band = bootstrap_mean(figures.by_example(nll(rows, figures.y)), seed=0, draws=500)
         found |= {f"nll{suffix}": band.estimate, f"nll{suffix}_low": band.low, f"nll{suffix}_high": band.high}
         found |= _ece_band(rows, figures.y, suffix)

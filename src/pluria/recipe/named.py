@@ -25,8 +25,8 @@ WORDS = {
     "dropout": "MC dropout",
     "gptq": "GPTQ",
 }
-SIZES = {"members", "networks", "beyond"}
-"""What an arm says of how many members and which rows, not of what a member is."""
+SIZES = {"members", "networks", "beyond", "pool"}
+"""What an arm says of how many members, which rows and what is made of them, not of what a member is."""
 
 
 def drawn(arm: Arm) -> bool:
@@ -48,13 +48,15 @@ def arm_name(arm: Arm, several: bool) -> str:
         parts.append("refreshed")
     if arm.views != ("identity",):
         parts.append(f"{len(arm.views)} views")
+    if arm.pool is not None:
+        parts.append(f"by {arm.pool}")
     members = f" × {arm.members}" if arm.members > 1 else ""
     return " ".join(parts) + members + (f" of {' + '.join(arm.networks)}" if several else "")
 
 
 def folder_name(arm: Arm) -> str:
     """A name for what a member is: how many there are and of which network is left out, so a larger arm goes on."""
-    alone = arm.model_copy(update={"members": 1})
+    alone = arm.model_copy(update={"members": 1, "pool": None})
     words = re.sub(r"[^a-z0-9]+", "-", arm_name(alone, several=False).lower()).strip("-")[:LONGEST]
     content = json.dumps(arm.model_dump(mode="json", exclude=SIZES), sort_keys=True)
     return f"{words}-{hashlib.blake2b(content.encode(), digest_size=4).hexdigest()}"

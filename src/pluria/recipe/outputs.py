@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pluria.pool import fit_temperature, mean_logit, mean_probability
-from pluria.score import flatten, nll
+from pluria.pool import mean_probability
+from pluria.score import flatten
 from pluria.zoo.dataset import IGNORED
-
-Pool = Literal["mean_probability", "mean_logit"]
-POOLS: Mapping[Pool, Callable[..., Tensor]] = {"mean_probability": mean_probability, "mean_logit": mean_logit}
-"""Ways to make one prediction of several before the temperature; the first is also what stands before it."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +38,11 @@ class Outputs:
         sums = torch.bincount(self.example, weights=values.to(torch.float64))[counts > 0]
         return sums * len(sums) / len(values)
 
-    def pooled(self, members: int | None = None, pool: Pool = "mean_probability") -> Tensor:
-        """Log-probabilities of the first members together, `[M, C]`, float64."""
+    def first(self, members: int) -> Outputs:
+        """The same rows with the first members alone."""
         weights = None if self.weights is None else self.weights[:members]
-        return POOLS[pool](self.logits[:members].to(torch.float64), weights)
+        return replace(self, logits=self.logits[:members], weights=weights)
 
-
-def calibrated(rows: Outputs) -> dict[Pool, float]:
-    """NLL of the calibration rows after temperature, under each pool."""
-    found: dict[Pool, float] = {}
-    for pool in POOLS:
-        pooled = rows.pooled(pool=pool)
-        found[pool] = float(nll(fit_temperature(pooled, rows.y)(pooled), rows.y).mean())
-    return found
-
-
-def best_pool(several: Sequence[Mapping[Pool, float]]) -> Pool:
-    """The pool of least loss over the seeds; a single model has the same loss under all of them, to rounding."""
-    losses = {pool: sum(one[pool] for one in several) for pool in POOLS}
-    best = min(POOLS, key=lambda pool: losses[pool])
-    return best if losses[best] < losses["mean_probability"] * (1 - 1e-9) else "mean_probability"
+    def pooled(self) -> Tensor:
+        """Log of the members' mean probability `[M, C]`, float64: what stands before any temperature."""
+        return mean_probability(self.logits.to(torch.float64), self.weights)

@@ -6,6 +6,7 @@ arm -> filled with its method's defaults, networks, with and without refresh -> 
 from __future__ import annotations
 
 import inspect
+import json
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -57,9 +58,11 @@ def jobs(recipe: Recipe, sources: Sources, *, images: bool) -> list[Job]:
     A single model that is asked for beside drawn arms is one more control. Raises RecipeError where an arm asks for
     what a network does not have, and where nothing is left to hold against full precision.
     """
-    asked = [full for arm in recipe.arms for one in arm.expanded() for full in completed(one, sources)]
+    each = (full for arm in recipe.arms for one in arm.expanded() for full in completed(one, sources))
+    asked = [_pooled(arm, recipe.pool) for arm in each]
     beside, several = any(drawn(arm) for arm in asked), len(sources) > 1
-    given = ((True, filled(arm, sources), candidate) for arm, candidate in controls_of(recipe, asked, sources, images))
+    controls = controls_of(recipe, asked, sources, images)
+    given = ((True, _pooled(filled(arm, sources), recipe.pool), candidate) for arm, candidate in controls)
     found: dict[tuple[str, int], Job] = {}
     for control, arm, candidate in [*given, *((beside and not drawn(arm), arm, False) for arm in asked)]:
         for seed in recipe.seeds if drawn(arm) else recipe.seeds[:1]:
@@ -95,25 +98,52 @@ def filled(arm: Arm, sources: Sources) -> Arm:
 def draw(job: Job, network: str, source: Source, positions: list[int]) -> tuple[nn.Module, Ensemble]:
     """The network to run and its members at these positions of its own, refreshed where the arm says so.
 
-    Raises RecipeError.
+    What takes time, feedback and refresh, is kept with the source while there is room. Raises RecipeError.
     """
-    maker = method_of(job.arm).make
+    arm, feedback = job.arm, _wants_inputs(job.arm)
+    name = (arm.method, json.dumps(arm.options, sort_keys=True), bool(arm.refresh), network, job.seed)
+    if (feedback or arm.refresh) and (held := source.drawn.find(name, positions)) is not None:
+        return held
     try:
-        options = dict(job.arm.options) | {"members": max(positions) + 1, "key": key_of(job, network)}
-        if "inputs" in inspect.signature(maker).parameters:
-            options["inputs"] = source.moments
-        model, ensemble = maker(source.model, **options)
-        ensemble = ensemble.take(positions)
-        if not job.arm.refresh or not has_batch_norm(model):
-            return model, ensemble
-        return model, refresh(model, ensemble, source.unlabelled, forward=call)
+        if arm.refresh:
+            model, ensemble = _refreshed(job, network, source, positions)
+        else:
+            model, ensemble = _plain(job, network, source, positions, feedback)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{job.name}: {error}") from None
+    if feedback or arm.refresh:
+        source.drawn.keep(name, positions, (model, ensemble))
+    return model, ensemble
+
+
+def _plain(job: Job, network: str, source: Source, positions: list[int], feedback: bool) -> tuple[nn.Module, Ensemble]:
+    options = dict(job.arm.options) | {"members": max(positions) + 1, "key": key_of(job, network)}
+    options |= {"inputs": source.moments} if feedback else {}
+    model, ensemble = method_of(job.arm).make(source.model, **options)
+    return model, ensemble.take(positions)
+
+
+def _refreshed(job: Job, network: str, source: Source, positions: list[int]) -> tuple[nn.Module, Ensemble]:
+    model, ensemble = draw(job.plain(), network, source, positions)
+    if not has_batch_norm(model):
+        return model, ensemble
+    return model, refresh(model, ensemble, source.unlabelled, forward=call)
+
+
+def _wants_inputs(arm: Arm) -> bool:
+    """Whether an arm's members come from unlabelled inputs, by error feedback."""
+    return "inputs" in inspect.signature(method_of(arm).make).parameters
 
 
 def key_of(job: Job, network: str) -> Key:
     """The seed's key; networks with names of their own draw differently."""
     return Key(job.seed) if network == ONLY else Key(job.seed).fold(network)
+
+
+def _pooled(arm: Arm, pool: str | None) -> Arm:
+    """The arm with the recipe's pool, where it has several members and names none."""
+    several = arm.members * len(arm.networks) > 1
+    return arm.model_copy(update={"pool": pool}) if pool and several and arm.pool is None else arm
 
 
 def _one_name(format: str) -> str:

@@ -16,7 +16,7 @@ from pluria.core.model import working_copy
 from pluria.core.params import params_of
 from pluria.predict import first, logits
 from pluria.predict.batches import call
-from pluria.recipe.check import check_apart, check_draws, check_outputs, check_views
+from pluria.recipe.check import check_apart, check_draws, check_outputs, check_pools, check_views
 from pluria.recipe.folder import digest
 from pluria.recipe.plan import Job, jobs
 from pluria.recipe.resolve import Rows, data_rows, device_of, load_network, trained, training_rows
@@ -62,6 +62,7 @@ def prepare(recipe: Recipe, progress: Progress = quiet, *, train: bool = True) -
         _check_outside(name, part, rows.figures)
     planned = jobs(recipe, sources, images=are_images(rows.figures))
     check_views(planned, rows.figures)
+    check_pools(planned, rows.calibration)
     plainly = check_draws(planned, sources)
     if train and training is not None:
         sources = {n: _trained(n, recipe, source, training, progress) for n, source in sources.items()}

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from pluria.core.errors import RecipeError
 from pluria.recipe.catalogue import Method, methods
+from pluria.recipe.pools import POOLS
 from pluria.zoo.shifts import SHIFTS
 from pluria.zoo.views import view
 
@@ -61,7 +62,8 @@ class Arm(BaseModel):
     """One method with its options, which are the keys this class does not name.
 
     `members` is of each network. Left open, `networks` means all of them, and `refresh` both, without and with it,
-    where a network has batch norm. `beyond` says whether shifted and outside rows are looked at too.
+    where a network has batch norm, and `pool` the recipe's, or the better of two averages. `beyond` says whether
+    shifted and outside rows are looked at too.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -72,6 +74,7 @@ class Arm(BaseModel):
     refresh: bool | None = None
     beyond: bool = True
     views: Annotated[tuple[str, ...], Field(min_length=1)] = ("identity",)
+    pool: str | None = None
     each: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
     @property
@@ -102,6 +105,7 @@ class Recipe(Strict):
     outside: dict[str, Data] = {}
     arms: tuple[Arm, ...] = Field(min_length=1)
     views: tuple[str, ...] | None = None
+    pool: str | None = None
     controls: bool = True
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     batch: int = Field(256, ge=1)
@@ -132,6 +136,7 @@ class Recipe(Strict):
             except RecipeError as error:
                 raise RecipeError(f"arms.{place}: {error}") from None
         _check_views("views", self.views or ())
+        _check_pool(self.pool)
         _check_rows(self)
         _check_shifts(self)
         return self
@@ -153,6 +158,7 @@ def check_arm(arm: Arm) -> Method:
     for name, value in arm.options.items():
         _check_type(name, value, options[name].annotation)
     _check_views("views", arm.views)
+    _check_pool(arm.pool)
     return table[arm.method]
 
 
@@ -177,6 +183,11 @@ def _check_views(what: str, names: tuple[str, ...]) -> None:
             view(name)
         except ValueError as error:
             raise RecipeError(f"{what}: {error}") from None
+
+
+def _check_pool(name: str | None) -> None:
+    if name is not None and name not in POOLS:
+        raise RecipeError(f"pool: no pool {name!r} for arms{nearest_name(name, list(POOLS))}")
 
 
 def _check_rows(recipe: Recipe) -> None:

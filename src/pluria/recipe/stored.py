@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pluria.core.errors import DataError
-from pluria.pool import fit_temperature
 from pluria.recipe.measure import diversity, scores
-from pluria.recipe.outputs import Outputs, best_pool, calibrated
+from pluria.recipe.outputs import Outputs
+from pluria.recipe.pools import answer, best_pool, calibrated
 
 
 def scored(file: Path) -> dict[str, Any]:
@@ -29,15 +29,14 @@ def scored(file: Path) -> dict[str, Any]:
     try:
         halves = [order[start::2].sort().values for start in (0, 1)]
         calibration, figures = (Outputs.of(outputs[:, rows], y[rows], weights) for rows in halves)
-        pool = best_pool([calibrated(calibration)])
-        temperature = fit_temperature(calibration.pooled(pool=pool), calibration.y)
+        fitted = answer(best_pool([calibrated(calibration)]), calibration)
         return {
             "members": len(weights),
             "rows": {"calibration": len(calibration.y), "figures": len(figures.y)},
-            "temperature": temperature.value,
-            "pool": pool,
+            "temperature": fitted.temperature.value,
+            "pool": fitted.pool,
             "scores": scores(figures.pooled(), figures.y),
-            "scaled": scores(temperature(figures.pooled(pool=pool)), figures.y),
+            "scaled": scores(fitted(figures), figures.y),
             "diversity": diversity(figures),
         }
     except (ValueError, TypeError) as error:

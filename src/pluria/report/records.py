@@ -46,7 +46,16 @@ class Column:
         return form.format(**record).replace("-", "−")
 
 
-POOLS = {"mean_probability": "prob.", "mean_logit": "logit"}
+POOLS = {
+    "mean_probability": "prob.",
+    "mean_logit": "logit",
+    "median_probability": "median",
+    "trimmed_probability": "trimmed",
+    "fit_log_linear": "log-linear",
+    "fit_linear": "linear",
+    "fit_extremised": "extremised",
+}
+"""Short names of pools; the others are shown as they are called."""
 
 COLUMNS: tuple[Column, ...] = (
     Column("nll", "NLL", "raw", "{nll:.4f}", 3, "negative log-likelihood in nats, as the network gives it"),
@@ -56,7 +65,7 @@ COLUMNS: tuple[Column, ...] = (
            "paired bootstrap over the rows"),
     Column("error", "error", "raw", "{error:.2%}", 2, "share of rows answered wrongly"),
     Column("error_scaled", "error", "after T", "{error_scaled:.2%}", 8, "the same with the pool that T stands behind"),
-    Column("pool", "", "pool", "{pool}", 9, "what is averaged before T: probabilities or logits, as calibration says"),
+    Column("pool", "", "pool", "{pool}", 9, "how members become one answer before T, as asked or by calibration"),
     Column("forwards", "", "forwards", "{forwards}", 2, "forwards of the network for each row"),
     Column("flops", "", "GFLOPs", "", 13, "billions of operations for each row, a multiply-add being two"),
     Column("weight_members", "bits/w.", "K·b", "{weight_members:.1f}", 6, "every member stored by itself"),
@@ -133,7 +142,7 @@ def _record(arm: Arm, figures: Figures) -> Record:
         "name": arm["name"],
         "role": "main" if arm["name"] == figures["main"] else "control" if arm["control"] else "drawn",
         "members": arm["members"],
-        "pool": None if arm["cost"]["forwards"] == 1 else POOLS[arm["pool"]],
+        "pool": None if arm["cost"]["forwards"] == 1 else POOLS.get(arm["pool"], arm["pool"]),
         "seeds": len(arm["seeds"]),
         "temperature": arm["temperature"],
         "difference": None if reference else gap["estimate"],

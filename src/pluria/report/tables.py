@@ -92,9 +92,11 @@ def legend(figures: Figures) -> str:
         if best(figures)
         else f"No arm beats full precision with temperature beyond the {level:.0%} paired interval."
     )
+    asked = any(arm["pool"] not in ("mean_probability", "mean_logit") for arm in figures["arms"])
+    named = "the pool that an arm names, or else " if asked else ""
     return (
-        f"{told} T, a temperature behind the better of two pools (mean of probabilities or of logits), is fitted on "
-        f"{rows['calibration']} calibration rows; every figure comes from {rows['figures']} others."
+        f"{told} T, a temperature behind {named}the better of two pools (mean of probabilities or of logits), is "
+        f"fitted on {rows['calibration']} calibration rows; every figure comes from {rows['figures']} others."
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import pluria
 
-PACKAGES = ("align", "pool", "predict", "sample", "score", "store", "zoo")
+PACKAGES = ("align", "language", "pool", "predict", "sample", "score", "store", "zoo")
 MODULES = sorted(
     info.name
     for info in pkgutil.walk_packages(pluria.__path__, "pluria.")

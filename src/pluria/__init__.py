@@ -64,7 +64,20 @@ _WHERE = {
     "store.export": ("export_member", "export_members", "packed"),
     "store.file": ("load", "load_all", "save"),
 }
-_PACKAGES = ("align", "core", "numbers", "pool", "predict", "recipe", "report", "sample", "score", "store", "zoo")
+_PACKAGES = (
+    "align",
+    "core",
+    "language",
+    "numbers",
+    "pool",
+    "predict",
+    "recipe",
+    "report",
+    "sample",
+    "score",
+    "store",
+    "zoo",
+)
 _OF = {name: f"pluria.{module}" for module, names in _WHERE.items() for name in names}
 
 __all__ = [

@@ -7,7 +7,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from pluria.score import ECE as ECE_SCORE
-from pluria.score import adaptive_ece, adaptive_reliability, confidence, ece, nll, reliability, tally
+from pluria.score import adaptive_ece, adaptive_reliability, confidence, ece, nll, reliability, tally, top_reliability
 
 
 def drawn(n=500, c=4, scale=1.5, seed=0):
@@ -120,3 +120,21 @@ def test_ignored_rows_are_dropped_and_none_left_is_refused():
     with pytest.raises(ValueError, match="not normalised"):
         ece(log_probs + 1, y)
     assert len(nll(log_probs, masked)) == 250
+
+
+def test_the_diagram_of_top_tokens_is_that_of_the_rows() -> None:
+    log_probs, y = drawn(n=200, seed=3)
+    right = log_probs.argmax(-1) == y
+    found, wanted = top_reliability(confidence(log_probs), right, bins=7), reliability(log_probs, y, bins=7)
+    assert torch.equal(found.count, wanted.count)
+    assert found.ece == wanted.ece
+    for bad in (torch.tensor([1.5]), torch.tensor([-0.1]), torch.tensor([math.nan])):
+        with pytest.raises(ValueError, match="confidences are probabilities"):
+            top_reliability(bad, torch.tensor([True]))
+    for values, truth in (
+        (right[:0].double(), right[:0]),
+        (right.double(), right[1:]),
+        (right.double(), right.double()),
+    ):
+        with pytest.raises(ValueError, match="a row or more; got"):
+            top_reliability(values, truth)

@@ -42,6 +42,7 @@ def sample(
     where: Annotated[list[str], typer.Option(help="Name patterns of what to round; !pattern leaves out.")] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Seed of the members.")] = 0,
     packed: Annotated[str | None, typer.Option(help="Store codes, without the base: members or planes.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code that comes with a Hugging Face folder.")] = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -57,7 +58,7 @@ def sample(
     with mistakes():
         options = {"format": format, "members": members, "coupling": coupling, "where": where or None, "key": seed}
         options["granularity"] = int(granularity) if granularity.isdigit() else granularity
-        ensemble, about = _drawn(model, pairs(argument, "--argument"), checkpoint, options, quiet)
+        ensemble, about = _drawn(model, pairs(argument, "--argument"), checkpoint, options, trust, quiet)
         ensemble = ensemble if packed is None else pack(ensemble, form=packed)  # type: ignore[arg-type]
     if not dry_run:
         save(out, {"ensemble": ensemble}, about=about)
@@ -73,7 +74,9 @@ def predict(
     out: Annotated[Path, typer.Option(help="The predictions, a safetensors file.")],
     data_argument: DataArguments = [],  # noqa: B006
     name: Name = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Let the file's import path run its code.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code that the file's network names or brings.")
+    ] = False,
     batch: Annotated[int, typer.Option(help="Examples at a time.")] = 256,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
@@ -95,7 +98,7 @@ def predict(
     ready(out)
     loaded = opened(file)
     parts = {one: chosen(loaded, one) for one in together(loaded, name)}
-    models = {one: built(network_of(loaded, file, one, trust)) for one in parts}
+    models = {one: built(network_of(loaded, file, one, trust), trust=trust) for one in parts}
     given = pairs(data_argument, "--data-argument")
     scaled = scaling_of(loaded, data, given)
     if scaled:
@@ -196,7 +199,7 @@ def export(
 
 
 def _drawn(
-    model: str, arguments: dict[str, Any], checkpoint: str | None, options: dict[str, Any], quiet: bool
+    model: str, arguments: dict[str, Any], checkpoint: str | None, options: dict[str, Any], trust: bool, quiet: bool
 ) -> tuple[Ensemble, dict[str, Any]]:
     """Members of a network with its checkpoint, and what their file says about them."""
     from pluria.recipe.resolve import load_network
@@ -204,7 +207,7 @@ def _drawn(
     from pluria.sample import low_precision
 
     spec = Network(model=model, arguments=arguments, checkpoint=checkpoint)
-    network, notes = load_network(spec)
+    network, notes = load_network(spec, trust=trust)
     for line in notes:
         note(line, quiet)
     known = spec.model_dump(mode="json", exclude={"checkpoint", "train"})

@@ -15,9 +15,9 @@ from torch import nn
 
 from pluria.core.errors import CheckpointError, DataError, PluriaError, RecipeError
 from pluria.core.params import check_finite, check_fit
-from pluria.recipe.huggingface import network_in
 from pluria.recipe.schema import Data, Network, Recipe, Training, nearest_name
 from pluria.store.checkpoint import read_checkpoint
+from pluria.store.pretrained import network_in
 from pluria.zoo.dataset import IGNORED, Dataset
 from pluria.zoo.fit import fit
 from pluria.zoo.networks import NETWORKS, network
@@ -61,14 +61,17 @@ def _shifted(name: str, rows: Dataset, changes: Mapping[str, float]) -> Dataset:
         raise DataError(f"shifted.{name}: {error}") from None
 
 
-def built(spec: Network) -> nn.Module:
-    """The network without its checkpoint, in evaluation mode. An import path runs the code it names."""
+def built(spec: Network, *, trust: bool = False) -> nn.Module:
+    """The network without its checkpoint, in evaluation mode; a Hugging Face folder has its own.
+
+    An import path runs the code it names; code that comes with a folder is run where `trust` says so.
+    """
     if spec.model in NETWORKS:
         return _call(lambda **a: network(spec.model, **a), spec)
     if ":" in spec.model:
         return _call(imported(spec.model), spec)
     if Path(spec.model, "config.json").is_file():
-        return network_in(Path(spec.model))
+        return network_in(Path(spec.model), trust=trust)
     names = nearest_name(spec.model, sorted(NETWORKS))
     raise RecipeError(
         f"no network {spec.model!r}: neither a zoo name, an import path 'package.module:Class', nor a folder with a "
@@ -76,9 +79,12 @@ def built(spec: Network) -> nn.Module:
     )
 
 
-def load_network(spec: Network) -> tuple[nn.Module, list[str]]:
-    """The network with its checkpoint, and notes on what was read; one that is to be trained is as it was built."""
-    model = built(spec)
+def load_network(spec: Network, *, trust: bool = False) -> tuple[nn.Module, list[str]]:
+    """The network with its checkpoint, and notes on what was read; one that is to be trained is as it was built.
+
+    trust   run the code that comes with a Hugging Face folder
+    """
+    model = built(spec, trust=trust)
     if spec.checkpoint is None:
         if spec.train is None and not Path(spec.model, "config.json").is_file():
             raise RecipeError("the network has no checkpoint: give the trained file (or, in a recipe, network.train)")

@@ -12,6 +12,7 @@ from pluria.score.calibration import (
     confidence,
     ece,
     reliability,
+    top_reliability,
 )
 from pluria.score.classwise import classwise_ece, classwise_reliability
 from pluria.score.cost import Cost, Equivalent, deep_ensemble_equivalent
@@ -163,6 +164,7 @@ __all__ = [
     "sweep_reliability",
     "tally",
     "threshold_crps",
+    "top_reliability",
     "variance",
     "weighted_interval_score",
 ]

@@ -65,7 +65,8 @@ def reliability(log_probs: Tensor, y: Tensor, *, bins: int = BINS, ignore_index:
     (tensor([0., 2.], dtype=torch.float64), tensor([   nan, 0.5000], dtype=torch.float64))
     """
     rows, targets = some_rows(log_probs, y, bins, ignore_index)
-    sums = _binned(rows, targets, equal_width(confidence(rows), bins), bins)
+    values = confidence(rows)
+    sums = _binned(values, _right(rows, targets), equal_width(values, bins), bins)
     return _diagram({name: values.sum(0) for name, values in sums.items()})
 
 
@@ -85,7 +86,8 @@ def adaptive_reliability(log_probs: Tensor, y: Tensor, *, bins: int = BINS, igno
     differ by at most one.
     """
     rows, targets = some_rows(log_probs, y, bins, ignore_index)
-    sums = _binned(rows, targets, equal_mass(confidence(rows), bins), bins)
+    values = confidence(rows)
+    sums = _binned(values, _right(rows, targets), equal_mass(values, bins), bins)
     return _diagram({name: summed.sum(0) for name, summed in sums.items()})
 
 
@@ -98,6 +100,26 @@ def adaptive_ece(log_probs: Tensor, y: Tensor, *, bins: int = BINS, ignore_index
     return adaptive_reliability(log_probs, y, bins=bins, ignore_index=ignore_index).ece
 
 
+def top_reliability(confidence: Tensor, right: Tensor, *, bins: int = BINS) -> Reliability:
+    """The diagram over `bins` equal widths from confidences `[N]` in 0..1 and whether each row was right, bool `[N]`.
+
+    For predictions whose probabilities are not kept, such as those over a large vocabulary. `ValueError` for other
+    shapes, a confidence outside 0..1, no row and no bin.
+
+    >>> round(top_reliability(torch.tensor([0.9, 0.7]), torch.tensor([True, False])).ece, 4)
+    0.4
+    """
+    check_bins(bins)
+    values = confidence.to(torch.float64)
+    if values.ndim != 1 or len(values) == 0 or right.shape != values.shape or right.dtype != torch.bool:
+        shapes = f"{list(confidence.shape)} and {right.dtype} {list(right.shape)}"
+        raise ValueError(f"confidences [N] and bools [N] are wanted, a row or more; got {shapes}")
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise ValueError("confidences are probabilities, from 0 to 1")
+    sums = _binned(values, right, equal_width(values, bins), bins)
+    return _diagram({name: summed.sum(0) for name, summed in sums.items()})
+
+
 def some_rows(log_probs: Tensor, y: Tensor, bins: int, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Checked float64 log-probabilities `[M, C]` and targets `[M]`, M > 0; `ValueError` for no row and no bin."""
     check_bins(bins)
@@ -107,14 +129,17 @@ def some_rows(log_probs: Tensor, y: Tensor, bins: int, ignore_index: int) -> tup
     return rows, targets
 
 
-def _binned(rows: Tensor, targets: Tensor, bin_of: Tensor, bins: int) -> dict[str, Tensor]:
+def _right(rows: Tensor, targets: Tensor) -> Tensor:
+    return rows.argmax(-1) == targets
+
+
+def _binned(values: Tensor, right: Tensor, bin_of: Tensor, bins: int) -> dict[str, Tensor]:
     """Per-example statistics `[N, B]` whose sums are a diagram: one row adds to one bin."""
     member = torch.nn.functional.one_hot(bin_of, bins).to(torch.float64)
-    correct = (rows.argmax(-1) == targets).to(torch.float64)
     return {
         "count": member,
-        "confidence": member * confidence(rows)[:, None],
-        "correct": member * correct[:, None],
+        "confidence": member * values[:, None],
+        "correct": member * right.to(torch.float64)[:, None],
     }
 
 
@@ -125,7 +150,8 @@ def _diagram(sums: Mapping[str, Tensor]) -> Reliability:
 
 def _ece_statistics(rows: Rows) -> dict[str, Tensor]:
     log_probs, targets = kept_rows(rows.pooled, rows.targets)
-    return _binned(log_probs, targets, equal_width(confidence(log_probs), BINS), BINS)
+    values = confidence(log_probs)
+    return _binned(values, _right(log_probs, targets), equal_width(values, BINS), BINS)
 
 
 def _ece_finish(sums: Mapping[str, Tensor], count: int) -> float:

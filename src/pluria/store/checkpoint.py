@@ -50,7 +50,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, level: str | None = None) -
     """
     place, notes = Path(path), []
     if place.is_dir():
-        place = _in_folder(place)
+        place = checkpoint_in(place)
         notes.append(f"read {place.name}")
     found = _shards(place) if place.name.endswith(".index.json") else _file(place)
     entries = _unwrapped(found, level, place, notes)
@@ -69,7 +69,11 @@ def _file(path: Path) -> Mapping[str, Any]:
         return {name: read_tensor(handle, name) for name in handle.keys()}  # noqa: SIM118
 
 
-def _in_folder(folder: Path) -> Path:
+def checkpoint_in(folder: Path) -> Path:
+    """The checkpoint of a Hugging Face folder, or the index of its shards; CheckpointError where there is none.
+
+    A configuration beside it that names a quantisation is refused.
+    """
     config = folder / "config.json"
     if config.is_file():
         refuse_configured(_json(config), what=str(folder))
@@ -83,16 +87,23 @@ def _in_folder(folder: Path) -> Path:
     )
 
 
-def _shards(index: Path) -> dict[str, Any]:
+def shards_of(index: Path) -> dict[str, str]:
+    """Each tensor's name to the file of its shard, all of them there; CheckpointError names the first that is not."""
     weight_map = _json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise CheckpointError(f"{index}: the index has no `weight_map` from names to files. Download it again")
-    found: dict[str, Any] = {}
     for shard in dict.fromkeys(weight_map.values()):
         if shard != os.path.basename(shard):
             raise CheckpointError(f"{index}: the shard {shard!r} lies outside the index's own folder")
         if not (index.parent / shard).is_file():
             raise CheckpointError(f"{index}: the shard {shard} is missing. Download it into the same folder")
+    return weight_map
+
+
+def _shards(index: Path) -> dict[str, Any]:
+    weight_map = shards_of(index)
+    found: dict[str, Any] = {}
+    for shard in dict.fromkeys(weight_map.values()):
         found.update(_file(index.parent / shard))
     if missing := [name for name in weight_map if name not in found]:
         raise CheckpointError(f"{index}: the shards lack {len(missing)} tensors of the index: {', '.join(missing[:5])}")

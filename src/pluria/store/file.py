@@ -11,11 +11,13 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import FileFormatError
 from pluria.store.codec import decode, encode, same_fields
+from pluria.store.pretrained import network_in
 from pluria.store.tensors import digest, opened, read_tensor, write_tensors
 
 VERSION = 1
@@ -56,11 +58,24 @@ def save(
     write_tensors(path, tensors, texts)
 
 
-def load(path: AnyPath, *, name: str | None = None, verify: bool = True) -> Ensemble:
-    """The ensemble of a file; of several, the one called `name`. Other arguments and errors: `load_all`.
+def load(path: AnyPath, *, name: str | None = None, verify: bool = True, trust: bool = False) -> Any:
+    """The Ensemble of a `.pluria` file, or the network (`torch.nn.Module`) of a local Hugging Face folder.
 
-    Raises ValueError for several ensembles without a name, or a name that the file does not have.
+    name     which ensemble of the file, where it holds several
+    verify   compare the file's content with its digest
+    trust    run the code that comes with a folder, where its architecture is not one of transformers' own
+
+    A folder's network is in evaluation mode and has the folder's checkpoint; nothing is downloaded. Raises ValueError
+    for several ensembles without a name, a name that the file does not have, and a name for a folder; FileFormatError
+    as `load_all` does; CheckpointError for a folder without a configuration or weights, with a missing shard or tensor,
+    quantised already, or with code of its own and no `trust`.
     """
+    if os.path.isdir(path):
+        if name is not None:
+            raise ValueError(
+                f"{path} is a folder with one network; {name!r} would be the name of an ensemble in a file"
+            )
+        return network_in(Path(path), trust=trust)
     found = load_all(path, verify=verify).ensembles
     if name is None and len(found) > 1:
         raise ValueError(f"{path} holds {len(found)} ensembles; give the name of one: {', '.join(found)}")

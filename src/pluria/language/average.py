@@ -183,7 +183,7 @@ class _Running:
 def entropy(log_probs: Tensor) -> Tensor:
     """Entropy in nats, float64 `[n]`, of log-probabilities `[n, V]`; a word of probability zero adds nothing."""
     # Summed in slices of words, so that no second table of them is made.
-    parts = (part.exp().mul_(part.clamp(min=-1e30)).sum(-1).double() for part in log_probs.split(4096, dim=-1))
+    parts = (part.exp().mul_(part.clamp(min=-1e30)).sum(-1).double() for part in torch.split(log_probs, 4096, dim=-1))
     return -sum(parts, start=torch.zeros(len(log_probs), dtype=torch.float64, device=log_probs.device))
 
 
@@ -191,4 +191,7 @@ def batched(tokens: Tensor, targets: Tensor, size: int) -> list[tuple[Mapping[st
     """Windows `[W, L]` and their targets as batches of `size` for `averages`."""
     if size < 1:
         raise ValueError(f"a batch has one window or more; got {size}")
-    return [({"input_ids": part}, wanted) for part, wanted in zip(tokens.split(size), targets.split(size), strict=True)]
+    return [
+        ({"input_ids": part}, wanted)
+        for part, wanted in zip(torch.split(tokens, size), torch.split(targets, size), strict=True)
+    ]

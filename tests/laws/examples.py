@@ -91,10 +91,11 @@ POOLS: dict[str, Callable[[int, int, int], Tensor]] = {
     "median_probability": lambda k, n, c: _normal(k, n, c).log_softmax(-1),
     "trimmed": lambda k, n, c: _normal(k, n, c),
     "trimmed_probability": lambda k, n, c: _normal(k, n, c).log_softmax(-1),
+    "mean_gaussian": lambda k, n, c: _normal(k, n, 2) * torch.tensor([1.0, 0.0]) + _normal(k, n, 2).square(),
     "mean_quantiles": lambda k, n, c: _normal(k, n, c),
     "median_quantiles": lambda k, n, c: _normal(k, n, c),
 }
-"""Outputs [K, N, C] of the kind that each pool gives back, so that one member can be its own mean."""
+"""Outputs [K, N, C] of the kind that each pool gives back, so that one member can be its own mean; pairs have C = 2."""
 
 Pool = Callable[[Tensor], Tensor]
 
@@ -102,6 +103,8 @@ FITS: dict[str, Callable[[Callable[..., Any], Tensor, Tensor], Pool]] = {
     "fit_log_linear": lambda f, x, y: f(x, y),
     "fit_linear": lambda f, x, y: f(x, y),
     "fit_extremised": lambda f, x, y: f(x, y, base=[0.4, 0.3, 0.2, 0.1]),
+    "fit_gate": lambda f, x, y: f(x, y),
+    "fit_fusion": lambda f, x, y: f(x, y),
     "fit_quantile_weights": lambda f, x, y: f(x, y.double() - 2, torch.tensor([0.2, 0.4, 0.6, 0.8]), steps=20),
     "greedy": lambda f, x, y: weighted(f(x, y, rounds=20)),
     "zpe": lambda f, x, y: weighted(f(x, x.flip(1)[:, ::2] * 1.5)),

@@ -25,11 +25,21 @@ NO_METHODS = {
     },
     "align": {"has_batch_norm": "a question"},
     "pool": {
+        "check_pool": "a question",
         "fit_conformal": "fits what acts on a pooled answer",
+        "fit_label_temperatures": "fits what acts on a pooled answer",
+        "fit_member_temperatures": "fits what comes before a pool",
+        "fit_prediction_sets": "fits what acts on a pooled answer",
         "fit_temperature": "fits what acts on a pooled answer",
+        "fit_variance_scale": "fits what acts on a pooled answer",
+        "fit_vector_scaling": "fits what acts on a pooled answer",
+        "fitted_for": "a question",
+        "from_dict": "reads what is stored",
         "isotonic_quantiles": "repairs a pooled answer",
         "out_of_fold": "judges a fit",
         "sort_quantiles": "repairs a pooled answer",
+        "to_dict": "stores a fit",
+        "variance_parts": "splits what mean_gaussian pools",
     },
 }
 """Public functions that make, change or pool nothing, and why not."""

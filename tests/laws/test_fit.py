@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 
 import pytest
@@ -118,3 +119,14 @@ def test_dense_rows_are_rows(method: Method) -> None:
     dense = fitted(method, x.view(K, 50, 4, C), y.view(50, 4))
     assert close(dense(x), fitted(method, x, y)(x))
     assert dense(x.view(K, 50, 4, C)).shape == (50, 4, C)
+
+
+@every
+def test_ignored_rows_do_not_count(method: Method) -> None:
+    if "ignore_index" not in inspect.signature(method.load()).parameters:
+        assert method.name in ("zpe", "fit_quantile_weights")  # without labels; NaN is what is missing there
+        return
+    x, y = labelled()
+    holes = torch.arange(N) % 3 == 0
+    marked = y.masked_fill(holes, -100)
+    assert close(fitted(method, x, marked)(x), fitted(method, x[:, ~holes], y[~holes])(x))

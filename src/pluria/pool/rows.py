@@ -58,3 +58,9 @@ def check_members(outputs: Tensor, count: int) -> None:
     """Raise ValueError unless `outputs` `[K, ...]` come from as many members as the pool was fitted on."""
     if outputs.ndim == 0 or len(outputs) != count:
         raise ValueError(f"this pool was fitted on {count} members; got outputs {list(outputs.shape)}")
+
+
+def check_classes(outputs: Tensor, count: int) -> None:
+    """Raise ValueError unless outputs `[..., C]` have as many classes as the pool was fitted on."""
+    if outputs.ndim < 2 or outputs.shape[-1] != count:
+        raise ValueError(f"this pool was fitted on {count} classes; got outputs {list(outputs.shape)}")

@@ -53,7 +53,7 @@ def fit_temperature(log_probs: Tensor, y: Tensor, *, ignore_index: int = -100) -
     Refused with `ValueError`: shapes that do not fit, targets that are no class, no row left, NaN or +inf, and a target
     of probability zero, whose NLL is infinite at every temperature.
     """
-    rows, targets = _checked_rows(log_probs, y, ignore_index)
+    rows, targets = checked_rows(log_probs, y, ignore_index)
     low, high = -math.log(HIGHEST), -math.log(LOWEST)
     if _slope(rows, targets, 0.0) == (0.0, 0.0):
         return Temperature(1.0)
@@ -88,7 +88,7 @@ def _slope(rows: Tensor, targets: Tensor, u: float) -> tuple[float, float]:
     return float((expected - chosen).mean()), float(variance.mean())
 
 
-def _checked_rows(log_probs: Tensor, y: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+def checked_rows(log_probs: Tensor, y: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Rows `[M, C]` in float64, shifted to maximum 0, and their targets `[M]`, without ignored ones."""
     kept, targets = targets_of(log_probs.shape, y, ignore_index)
     rows = log_probs.reshape(-1, log_probs.shape[-1])[kept].to(torch.float64)

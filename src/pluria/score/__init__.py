@@ -47,6 +47,7 @@ from pluria.score.diversity import (
 from pluria.score.isotonic import Decomposition, corp, corp_brier, corp_confidence, recalibrated
 from pluria.score.joint import all_epistemic, joint, marginal
 from pluria.score.members import MemberSums, member_sums
+from pluria.score.mixture import mixture_nll
 from pluria.score.murphy import Murphy, murphy, murphy_brier
 from pluria.score.normal import gaussian_crps, mixture_crps
 from pluria.score.points import Points, draw_points
@@ -146,6 +147,7 @@ __all__ = [
     "member_nll",
     "member_sums",
     "mixture_crps",
+    "mixture_nll",
     "murphy",
     "murphy_brier",
     "mutual_information",

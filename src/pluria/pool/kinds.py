@@ -1,6 +1,6 @@
 """Fitted pools as plain data and back, so that a file holds them beside the ensemble: `about["pool"]`.
 
-    {"kind": "log_linear", "exponents": [0.8, 0.4], "clamped": false}
+    {"log_linear": {"exponents": [0.8, 0.4], "clamped": false}}
 
 A table names each kind; nothing else is ever built. Numbers go through JSON bit for bit.
 """
@@ -62,13 +62,13 @@ def to_dict(pool: Any) -> dict[str, Any]:
     Raises TypeError for anything else, ValueError for more than a million numbers.
     """
     if isinstance(pool, Chain):
-        return {"kind": "chain", "steps": [step if isinstance(step, str) else to_dict(step) for step in pool.steps]}
+        return {"chain": {"steps": [step if isinstance(step, str) else to_dict(step) for step in pool.steps]}}
     for name, kind in KINDS.items():
         if type(pool) is kind.build:
             data = _listed(dataclasses.asdict(pool))
             if (size := _count(data)) > LARGEST:
                 raise ValueError(f"this {name} pool has {size} numbers, and a file takes {LARGEST}; keep it apart")
-            return {"kind": name, **data}
+            return {name: data}
     raise TypeError(f"{type(pool).__name__} is no fitted pool; those are {', '.join(sorted([*KINDS, 'chain']))}")
 
 
@@ -77,17 +77,19 @@ def from_dict(data: Mapping[str, Any]) -> Any:
 
     Raises ValueError for an unknown kind, fields that are missing or not known, and numbers that make no such pool.
     """
-    kind = data.get("kind") if isinstance(data, Mapping) else None
-    if kind == "chain" and set(data) == {"kind", "steps"} and isinstance(data["steps"], list):
-        return Chain(tuple(step if isinstance(step, str) else from_dict(step) for step in data["steps"]))
-    if not isinstance(kind, str) or kind not in KINDS:
+    kind, given = next(iter(data.items())) if isinstance(data, Mapping) and len(data) == 1 else ("", None)
+    if not isinstance(given, Mapping):
+        raise ValueError(f"a pool is one kind with its fields, not {str(data)[:80]!r}")
+    if kind != "chain" and kind not in KINDS:
         raise ValueError(f"{kind!r} is no kind of pool known here; those are {', '.join(sorted([*KINDS, 'chain']))}")
-    build = KINDS[kind].build
-    given, wanted = set(data) - {"kind"}, {field.name for field in dataclasses.fields(build)}
-    if given != wanted:
-        raise ValueError(f"a {kind} pool has the fields {sorted(wanted)}, not {sorted(given)}")
+    build = Chain if kind == "chain" else KINDS[kind].build
+    wanted = {field.name for field in dataclasses.fields(build)}
+    if set(given) != wanted or (kind == "chain" and not isinstance(given["steps"], list)):
+        raise ValueError(f"a {kind} pool has the fields {sorted(wanted)}, lists where many, not {str(given)[:80]}")
+    if kind == "chain":
+        return Chain(tuple(step if isinstance(step, str) else from_dict(step) for step in given["steps"]))
     try:
-        return build(**{name: value for name, value in data.items() if name != "kind"})
+        return build(**given)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"this is no {kind} pool: {error}") from None
 

@@ -13,6 +13,7 @@ and Candès, NeurIPS 2020; Angelopoulos, Bates, Jordan and Malik, ICLR 2021.
 """
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -67,23 +68,34 @@ def fit_prediction_sets(
 
     Fit them last, on rows that fitted neither pool nor temperature and that give no figure. `seed` draws the random
     parts of `aps` and `raps`. Rows whose target is `ignore_index` do not count. Needs the extra `sklearn`.
-    Raises ValueError for a level outside (0, 1), too few rows (1 / (1 - level), for `raps` five times that), targets of
-    two classes with another method than `lac`, and what `fit_temperature` refuses; ImportError where MAPIE is missing.
+    Raises ValueError for a level outside (0, 1), fewer than 1 / (1 - level) rows (for `raps` five times that, and two
+    of each class), two classes with another method than `lac`, and what `fit_temperature` refuses; ImportError without
+    MAPIE.
     """
     if method not in get_args(Method) or not 0 < level < 1:
         raise ValueError(f"method lac, aps or raps and 0 < level < 1 are wanted; got {method!r} and {level}")
     rows, targets = checked_rows(log_probs, y, ignore_index)
-    if method != "lac" and len(torch.unique(targets)) < 3:
-        raise ValueError(f"{method} needs targets of three classes or more; use method='lac'")
-    # 1 / (1 - 0.9) is 10.000000000000002 and must ask for 10 rows.
-    wanted = (5 if method == "raps" else 1) * math.ceil(1 / (1 - level) - 1e-6)
-    if len(targets) < wanted:
-        raise ValueError(f"{method} sets of level {level} need {wanted} labelled rows, or more; got {len(targets)}")
+    _check_counts(torch.bincount(targets), level, method)
     score = _conformalised(rows.softmax(-1), targets, level, method, seed)
     fitted = PredictionSets(method, level, float(score.quantiles_.reshape(-1)[0]), rows.shape[-1])
     if method != "raps":
         return fitted
     return replace(fitted, penalty=float(score.lambda_star), free=float(score.k_star.reshape(-1)[0]))
+
+
+def _check_counts(counts: Tensor, level: float, method: Method) -> None:
+    """Raise ValueError where the rows of the classes are too few; what MAPIE asks for, in words of this function."""
+    counts = counts[counts > 0]
+    if method != "lac" and len(counts) < 3:
+        raise ValueError(f"{method} needs targets of three classes or more; use method='lac'")
+    # 1 / (1 - 0.9) is 10.000000000000002 and must ask for 10 rows.
+    wanted = math.ceil(1 / (1 - level) - 1e-6)
+    if method == "raps":  # a fifth of the rows is set aside, with a row of each class
+        wanted = 5 * max(wanted, len(counts))
+    if (given := int(counts.sum())) < wanted:
+        raise ValueError(f"{method} sets of level {level} need {wanted} labelled rows, or more; got {given}")
+    if method == "raps" and int(counts.min()) < 2:
+        raise ValueError("raps needs two rows or more of every class that has one; use method='aps'")
 
 
 def _conformalised(probs: Tensor, targets: Tensor, level: float, method: Method, seed: int) -> Any:
@@ -98,7 +110,11 @@ def _conformalised(probs: Tensor, targets: Tensor, level: float, method: Method,
     held = SplitConformalClassifier(
         _given(rows.shape[1]), confidence_level=level, conformity_score=score, random_state=seed
     )
-    held.conformalize(rows, labels).predict_set(rows[:1])  # the quantile is found when a set is asked for
+    with warnings.catch_warnings():
+        # A class without a row is no mistake here: its sets are as good as the others'.
+        warnings.filterwarnings("ignore", "WARNING: your conformalization dataset has less labels", UserWarning)
+        held.conformalize(rows, labels)
+    held.predict_set(rows[:1])  # the quantile is found when a set is asked for
     return score
 
 

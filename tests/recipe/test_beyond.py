@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from pluria.core.errors import DataError, RecipeError
 from pluria.pool import Temperature, mean_probability
+from pluria.recipe.beyond import Beyond, differences
 from pluria.recipe.folder import RunFolder
 from pluria.recipe.prepare import prepare
 from pluria.recipe.run import run
@@ -105,3 +106,28 @@ def test_outside_rows_of_another_shape(folder: Path) -> None:
     data = {"reader": "arrays", "arguments": {"path": str(folder / "large.npz")}}
     with pytest.raises(DataError, match=r"outside.large: inputs are of shape \[1, 9, 9\]"):
         prepare(asked(folder, outside={"large": data}))
+
+
+def test_differences_to_full_precision_are_paired(folder: Path, arms: dict[str, Any]) -> None:
+    gap = arms[BEYOND]["difference"]
+    dark = arms[BEYOND]["shifted"]["dark"]["scaled"]["nll"] - arms["full precision"]["shifted"]["dark"]["scaled"]["nll"]
+    other = [arms[name]["outside"]["other"]["entropy_scaled"]["auroc"] for name in (BEYOND, "full precision")]
+    for found, wanted in ((gap["shifted"]["dark"], dark), (gap["outside"]["other"], other[0] - other[1])):
+        assert found["estimate"] == pytest.approx(wanted, abs=1e-12)
+        assert found["low"] < found["estimate"] < found["high"]
+    own = arms["full precision"]["difference"]["shifted"]["dark"]
+    assert (own["low"], own["estimate"], own["high"]) == (0.0, 0.0, 0.0)
+    assert "shifted" not in arms["INT-4 stratified × 3"]["difference"]
+
+
+def test_places_of_one_example_are_drawn_together() -> None:
+    draw = torch.Generator().manual_seed(0)
+    inside, outer = torch.rand(30, 1, generator=draw), 0.3 + torch.rand(20, 1, generator=draw)
+    moved = inside + 0.5 * torch.rand(30, 1, generator=draw)
+
+    def gap(places: int) -> Any:
+        far = {"o": outer.expand(-1, places)}
+        own, full = (Beyond(inside=part.expand(-1, places), outside=far) for part in (moved, inside))
+        return differences([own], full)["outside"]["o"]
+
+    assert gap(4) == pytest.approx(gap(1))

@@ -26,6 +26,7 @@ def known(figures: dict[str, Any]) -> dict[str, Any]:
         pair = {"scores": {"nll": 2 * loss, "error": loss}, "scaled": {"nll": loss, "error": loss}}
         kinds = {kind: {"auroc": rate, "fpr95": 0.5} for kind in arm["outside"]["other"]}
         arm |= {"shifted": {"dark": pair}, "outside": {"other": kinds}}
+        arm["difference"] = {"nll_scaled": arm["difference"]["nll_scaled"]}
         arm["spread"] |= {"shifted": {"dark": pair}, "outside": {"other": kinds}}
     return found | {"arms": [plain, main]}
 
@@ -66,3 +67,15 @@ def test_names_of_sets_stay_text(figures: dict[str, Any]) -> None:
     made = shifted(hostile(figures))
     assert made is not None
     assert made.columns[0].group == f"{HOSTILE}0"
+
+
+def test_differences_have_a_column_where_they_are_stored(known: dict[str, Any]) -> None:
+    gap = {"estimate": -0.25, "low": -0.5, "high": 0.125, "level": 0.95}
+    for arm in known["arms"]:
+        arm["difference"] |= {"shifted": {"dark": gap}, "outside": {"other": gap}}
+    assert _row(shifted(known), known["main"])[1] == ("−0.2500", "[−0.5000, +0.1250]")
+    assert _row(shifted(known), known["reference"])[1] == ("–", "")
+    assert _row(outside(known), known["main"])[2] == ("−0.250", "[−0.500, +0.125]")
+    for arm in known["arms"]:
+        arm["difference"] = {"nll_scaled": arm["difference"]["nll_scaled"]}
+    assert len(_row(shifted(known), known["main"])) == 2

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pluria.recipe.beyond import beyond, outputs_of
+from pluria.recipe.beyond import Beyond, beyond, differences, outputs_of
 from pluria.recipe.costs import cost
 from pluria.recipe.folder import RunFolder, environment
 from pluria.recipe.headline import best_control, headline, warnings
@@ -42,7 +42,8 @@ def figures(prepared: Prepared, folder: RunFolder, command: str) -> dict[str, An
     recipe, rows, jobs = prepared.recipe, prepared.rows, prepared.jobs
     measured = {id: one for group in _groups(jobs) for id, one in _measured(group, rows, folder).items()}
     full = min((j for j in jobs if is_plain(j.arm)), key=lambda j: measured[j.id].figures["calibration_nll_scaled"])
-    arms = [_arm(group, measured, measured[full.id], prepared, folder) for group in _groups(jobs)]
+    far = beyond(full, rows, folder, measured[full.id])
+    arms = [_arm(group, measured, full, far, prepared, folder) for group in _groups(jobs)]
     main = min((arm for arm in arms if not arm["control"]), key=lambda arm: arm["calibration_nll_scaled"])
     rival = best_control(main, arms)
     equal = {arm["name"]: _equal_bits(arm, arms) for arm in arms if arm["method"] in ROUNDED}
@@ -98,7 +99,7 @@ def _groups(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def _arm(
-    group: list[Job], measured: Found, reference: Measured, prepared: Prepared, folder: RunFolder
+    group: list[Job], measured: Found, full: Job, far: Beyond, prepared: Prepared, folder: RunFolder
 ) -> dict[str, Any]:
     job, seeds = group[0], [measured[job.id].figures for job in group]
     arm: dict[str, Any] = {
@@ -114,17 +115,19 @@ def _arm(
         "seeds": [one.seed for one in group],
         "cost": cost(job, prepared.sources, folder),
         "pool": measured[job.id].answer.pool,
-        "difference": _difference([measured[one.id] for one in group], reference),
         "reliability": seeds[0]["reliability"],
         "reliability_scaled": seeds[0]["reliability_scaled"],
     }
     averaged = {k: v for k, v in seeds[0].items() if not k.startswith("reliability")}
     arm |= {name: _over([seed[name] for seed in seeds], _mean) for name in averaged}
     found = [beyond(one, prepared.rows, folder, measured[one.id]) for one in group]
-    arm |= {name: _over([one[name] for one in found], _mean) for name in found[0]}
+    arm["difference"] = _difference([measured[one.id] for one in group], measured[full.id]) | differences(found, far)
     names = ("scores", "scaled", "diversity", "joint")
-    spread: dict[str, Any] = {name: _over([seed[name] for seed in seeds], _deviation) for name in names}
-    return arm | {"spread": spread | {name: _over([one[name] for one in found], _deviation) for name in found[0]}}
+    arm["spread"] = {name: _over([seed[name] for seed in seeds], _deviation) for name in names}
+    for name in found[0].figures:
+        arm[name] = _over([one.figures[name] for one in found], _mean)
+        arm["spread"][name] = _over([one.figures[name] for one in found], _deviation)
+    return arm
 
 
 def _difference(several: list[Measured], reference: Measured) -> dict[str, Any]:

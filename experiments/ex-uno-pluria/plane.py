@@ -1,6 +1,6 @@
 """The plane through the ResNet-20 and two of its low-precision members: NLL of 500 calibration images at every point.
 
-    python experiments/ex-uno-pluria/plane.py [--format int4] [--out out/plane-int4.json] [--picture plane.svg]
+    python experiments/ex-uno-pluria/plane.py [--format int4] [--out plane.json] [--picture plane.svg] [--stored plane.json]
 
 Batch-norm statistics stay the network's own. Distances are those of weight space.
 """
@@ -73,15 +73,14 @@ def draw(found: dict[str, object], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--format", default="int4")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="where what was measured is kept")
+    parser.add_argument("--stored", type=Path, help="what was measured before, instead of measuring")
     parser.add_argument("--picture", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    out = given.out or Path("out") / f"plane-{given.format}.json"
-    if not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(measured(given.format)), encoding="utf-8")
-    found = json.loads(out.read_text(encoding="utf-8"))
+    found = json.loads(given.stored.read_text(encoding="utf-8")) if given.stored else measured(given.format)
+    if given.out:
+        given.out.write_text(json.dumps(found), encoding="utf-8")
     loss, ends = np.array(found["nll"]), found["ends"]
     least = int(loss.argmin())
     share = float((loss < ends[0]).mean())

@@ -11,8 +11,11 @@ their logits, and by a log-linear pool whose exponents are fitted with it. Outpu
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -36,60 +39,67 @@ EARLY, LATE = ["conv1.weight", "layer1.*.weight"], ["layer3.*.weight", "linear.w
 FALLING = {"conv1.*": "int8", "layer1.*": "int6", "layer2.*": "int5", "*": "int4"}
 RISING = {"conv1.*": "int4", "layer1.*": "int4", "layer2.*": "int5", "*": "int6"}
 
-Make = Callable[[nn.Module, Moments, list[Tensor]], Ensemble]
+
+@dataclass(frozen=True)
+class Candidate:
+    """How eight members are drawn: `sampler` is "single" for the network itself, "low_precision" or "compensated"."""
+
+    sampler: str
+    options: Mapping[str, Any]
+    refreshed: bool = False
+
+    def draw(self, model: nn.Module, second: Moments, inputs: list[Tensor]) -> Ensemble:
+        """Its members."""
+        if self.sampler == "single":
+            return Ensemble(pluria.single(params_of(model)).families, tuple(range(8)))
+        if self.sampler == "compensated":
+            ensemble = pluria.compensated(model, second, members=8, **self.options)
+        else:
+            ensemble = pluria.low_precision(model, members=8, **self.options)
+        return pluria.refresh(model, ensemble, inputs) if self.refreshed else ensemble
 
 
-def full(model: nn.Module, second: Moments, inputs: list[Tensor]) -> Ensemble:
-    """The control: the network itself behind every view."""
-    return Ensemble(pluria.single(params_of(model)).families, tuple(range(8)))
+def plain(refreshed: bool = False, **options: Any) -> Candidate:
+    """Stochastic rounding."""
+    return Candidate("low_precision", options, refreshed)
 
 
-def rounded(refreshed: bool = False, **options: object) -> Make:
-    """Plain stochastic rounding."""
-
-    def make(model: nn.Module, second: Moments, inputs: list[Tensor]) -> Ensemble:
-        ensemble = pluria.low_precision(model, members=8, **options)  # type: ignore[arg-type]
-        return pluria.refresh(model, ensemble, inputs) if refreshed else ensemble
-
-    return make
+def fed_back(refreshed: bool = False, **options: Any) -> Candidate:
+    """Stochastic rounding with error feedback."""
+    return Candidate("compensated", options, refreshed)
 
 
-def fed_back(refreshed: bool = False, **options: object) -> Make:
-    """Rounding with error feedback."""
-
-    def make(model: nn.Module, second: Moments, inputs: list[Tensor]) -> Ensemble:
-        ensemble = pluria.compensated(model, second, members=8, **options)  # type: ignore[arg-type]
-        return pluria.refresh(model, ensemble, inputs) if refreshed else ensemble
-
-    return make
-
-
-CANDIDATES: dict[str, Make] = {
-    "full precision": full,
-    "INT-6": rounded(format="int6"),
-    "INT-5": rounded(format="int5"),
-    "INT-5 refreshed": rounded(format="int5", refreshed=True),
-    "INT-4": rounded(format="int4"),
-    "INT-4 refreshed": rounded(format="int4", refreshed=True),
-    "INT-3 refreshed": rounded(format="int3", refreshed=True),
+CANDIDATES = {
+    "full precision": Candidate("single", {}),
+    "INT-6": plain(format="int6"),
+    "INT-5": plain(format="int5"),
+    "INT-5 refreshed": plain(format="int5", refreshed=True),
+    "INT-4": plain(format="int4"),
+    "INT-4 refreshed": plain(format="int4", refreshed=True),
+    "INT-3 refreshed": plain(format="int3", refreshed=True),
     "INT-5 compensated refreshed": fed_back(format="int5", refreshed=True),
     "INT-4 compensated": fed_back(format="int4"),
     "INT-4 compensated refreshed": fed_back(format="int4", refreshed=True),
     "INT-3 compensated refreshed": fed_back(format="int3", refreshed=True),
-    "INT-4 early layers only": rounded(format="int4", where=EARLY),
-    "INT-4 late layers only": rounded(format="int4", where=LATE),
+    "INT-4 early layers only": plain(format="int4", where=EARLY),
+    "INT-4 late layers only": plain(format="int4", where=LATE),
     "INT-3 late layers only, compensated": fed_back(format="int3", where=LATE),
     "bits falling with depth, compensated": fed_back(format=FALLING),
     "bits rising with depth, compensated": fed_back(format=RISING),
 }
 
 
-def outputs(name: str, model: nn.Module, rows: Dataset, second: Moments, out: Path) -> Tensor:
+def kept(candidate: Candidate, rows: Dataset, out: Path) -> Path:
+    """The file of a candidate's outputs, named by how it is drawn and by the rows and views it answers."""
+    seen = hashlib.sha256(rows.inputs.contiguous().numpy().tobytes()).hexdigest()
+    return out / f"{hashlib.sha256(repr((candidate, seen, VIEWS)).encode()).hexdigest()[:16]}.safetensors"
+
+
+def outputs(candidate: Candidate, model: nn.Module, rows: Dataset, second: Moments, out: Path) -> Tensor:
     """Logits `[8, N, C]` of a candidate, from the file of an earlier run where there is one."""
-    file = out / f"{name.replace(' ', '-').replace(',', '')}.safetensors"
+    file = kept(candidate, rows, out)
     if not file.exists():
-        inputs = [x for x, _ in rows.take(slice(0, 1000)).batches(250)]
-        ensemble = CANDIDATES[name](model, second, inputs)
+        ensemble = candidate.draw(model, second, [x for x, _ in rows.take(slice(0, 1000)).batches(250)])
         found, _ = gather(
             predict(model, ensemble, rows.batches(250), views=[view(v) for v in VIEWS], channels_last=True)
         )
@@ -153,7 +163,7 @@ def main() -> None:
     assert recipe.network is not None
     model, _ = load_network(recipe.network)
     second = moments(model, [x for x, _ in rows.take(slice(0, 1000)).batches(250)])
-    held = {name: outputs(name, model, rows, second, out) for name in CANDIDATES}
+    held = {name: outputs(one, model, rows, second, out) for name, one in CANDIDATES.items()}
     found = {
         (name, pool): crossed(pooled(logits), rows.targets)
         for name, logits in held.items()

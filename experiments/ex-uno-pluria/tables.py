@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 POOLS = {"mean_probability": "prob.", "mean_logit": "logit"}
-HEAD = ("arm", "NLL", "NLL after T", "difference", "error", "error after T", "ECE", "pool", "forwards", "Mbit")
+HEAD = (
+    "arm",
+    "NLL",
+    "NLL after T",
+    "Δ NLL after T (95 %)",
+    "error",
+    "error after T",
+    "ECE",
+    "pool",
+    "forwards",
+    "Mbit",
+)
 
 
 def line(cells: list[str]) -> str:
@@ -44,8 +55,19 @@ def table(figures: dict[str, Any]) -> None:
         print(line(cells(arm)))
 
 
+def diversity(figures: dict[str, Any]) -> None:
+    """The ambiguity decomposition of every arm with several members: a, c and a - c, in nats before temperature."""
+    print(line(["arm", "members' NLL (a)", "NLL of mean logits (c)", "ambiguity (a - c)", "disagreement"]))
+    print(line(["---"] * 5))
+    for arm in figures["arms"]:
+        if arm["cost"]["forwards"] > 1:
+            found = arm["diversity"]
+            nats = [f"{found[name]:.3f}" for name in ("member_nll", "geometric_nll", "ambiguity")]
+            print(line([arm["name"], *nats, f"{found['disagreement']:.1%}"]))
+
+
 def growth(figures: dict[str, Any], names: list[str]) -> None:
-    """NLL after temperature against the number of members."""
+    """NLL against the number of members: raw, and after temperature."""
     arms = [arm for arm in figures["arms"] if arm["name"] in names]
     print(line(["K", *(arm["name"] for arm in arms)]) + "\n" + line(["---"] * (len(arms) + 1)))
     sizes = sorted({point["k"] for arm in arms for point in arm["curve"]})
@@ -60,10 +82,13 @@ def main() -> None:
         figures = json.loads((folder / name / "figures.json").read_text(encoding="utf-8"))
         about, rows = figures["environment"], figures["rows"]
         machine = f"{about['processor']}, {about['threads']} thread, torch {about['packages']['torch']}"
-        print(f"\n{name}: {rows['figures']} images after {rows['calibration']} others; {machine}, {figures['date']}\n")
+        print(f"\n{name}: {rows['figures']} images after {rows['calibration']} others; {machine}, {figures['date']}")
+        print(f"Δ is against {figures['reference']}\n")
         table(figures)
+        print()
+        diversity(figures)
         if name == "one":
-            print()
+            print("\nNLL raw, after T, of the first K members\n")
             growth(figures, [a["name"] for a in figures["arms"] if a["name"].startswith("INT-5") and a["members"] > 4])
 
 

@@ -1,6 +1,6 @@
 """The plane through the ResNet-20 and two of its low-precision members: NLL of 500 calibration images at every point.
 
-    python experiments/ex-uno-pluria/plane.py [--format int4] [--out plane.json] [--picture plane.svg] [--stored plane.json]
+    python experiments/ex-uno-pluria/plane.py [--format int4] [--out FILE | --stored FILE] [--picture plane.svg]
 
 Batch-norm statistics stay the network's own. Distances are those of weight space.
 """

@@ -11,6 +11,7 @@ import typer
 from pluria.cli.held import chosen, network_of, opened, scaling_of, together, views_of
 from pluria.cli.look import described
 from pluria.cli.options import DryRun, Json, Progress, Quiet, mistakes, note, pairs, ready, several, show, told
+from pluria.cli.pooled import pool_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,6 +78,9 @@ def predict(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code that the file's network names or brings.")
     ] = False,
+    pool: Annotated[
+        str | None, typer.Option(help="A pool by name, or off; else the fitted pool that the file holds.")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Examples at a time.")] = 256,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
@@ -84,7 +88,7 @@ def predict(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Run every member on data and store the outputs [K, N, C] with the targets.
+    """Run every member on data and store the outputs [K, N, C] with the targets, and the pooled answers.
 
     Members of several networks that were drawn to answer together are run one network after the other.
     """
@@ -107,6 +111,7 @@ def predict(
     for model in models.values():
         check_fits(model, rows)
     count = sum(map(len, parts.values()))
+    chain = pool_of(loaded, pool, count, len(rows.classes))
     options: dict[str, Any] = {"batch": batch, "device": device, "dtype": dtype}
     runs = [_blocks(models[one], part, rows, views=views_of(loaded, one), **options) for one, part in parts.items()]
     if dry_run:
@@ -118,11 +123,15 @@ def predict(
     outputs, targets = torch.cat([one for one, _ in found]), found[0][1]
     weights = torch.cat([part.weights for part in parts.values()]) / len(parts)
     held = {"outputs": outputs, "targets": targets, "weights": weights}
+    if chain is not None:
+        with mistakes():
+            held["pooled"] = chain(outputs, weights)
     write_tensors(out, {n: t for n, t in held.items() if t is not None}, {"format": "pluria-predictions"})
     if json:
         show({"out": str(out), "members": count, "rows": len(rows), "shape": list(outputs.shape)})
     else:
-        print(f"wrote {out}: outputs {tuple(outputs.shape)} of {several(count)} on {len(rows)} rows")
+        pooled = ", and the pooled answers" if chain is not None else ""
+        print(f"wrote {out}: outputs {tuple(outputs.shape)} of {several(count)} on {len(rows)} rows{pooled}")
 
 
 def score(

@@ -46,7 +46,7 @@ def inspect(
     for line in found["notes"]:
         console.print(line, highlight=False)
     if found["about"]:
-        console.print(f"about: {found['about']}", highlight=False, soft_wrap=True)
+        console.print(f"about: {_short(found['about'])}", highlight=False, soft_wrap=True)
 
 
 def methods(json: Json = False) -> None:
@@ -108,6 +108,12 @@ def described(ensemble: Ensemble) -> dict[str, Any]:
         "noise": [vars(row) for row in noise(ensemble)],
         "left_alone": left_alone(ensemble),
     }
+
+
+def _short(about: dict[str, Any]) -> dict[str, Any]:
+    """`about` with the kind of a fitted pool in place of its numbers; `--json` shows them."""
+    held = about.get("pool")
+    return {**about, "pool": f"{next(iter(held), 'empty')} (fitted)"} if isinstance(held, dict) else about
 
 
 def _contents(file: Path) -> dict[str, Any]:

@@ -1,0 +1,95 @@
+"""A fitted pool in a file: `pluria predict` uses it, another, or none; what does not fit is refused before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cli.conftest import Pluria
+from pluria.pool import (
+    Chain,
+    Fusion,
+    LogLinear,
+    MemberTemperatures,
+    Temperature,
+    VectorScaling,
+    mean_logit,
+    to_dict,
+)
+from pluria.store import load_all, save
+
+PREDICT = ("predict", "net.pluria", "--trust", "--data", "rows.npz", "--out", "p.safetensors")
+
+
+def hold(pool: Mapping[str, Any]) -> None:
+    """Put a pool into the file."""
+    held = load_all("net.pluria")
+    save("net.pluria", held.ensembles, about={**held.about, "pool": pool})
+
+
+def test_the_pool_of_the_file_is_used_bit_for_bit(drawn: Path, pluria: Pluria) -> None:
+    pool = Chain((MemberTemperatures((1 / 3, 1.0, 2.0, 3.0), (False,) * 4), LogLinear((0.1, 0.2, 1 / 3, 0.4))))
+    hold(to_dict(pool))
+    done = pluria(*PREDICT)
+    assert done.code == 0, done.err
+    assert "and the pooled answers" in done.out
+    held = load_file("p.safetensors")
+    assert torch.equal(held["pooled"], pool(held["outputs"]))
+    assert pluria("score", "p.safetensors").code == 0
+    shown = pluria("inspect", "net.pluria")
+    assert "chain (fitted)" in shown.out
+    assert "0.333" not in shown.out
+    assert "exponents" in pluria("inspect", "net.pluria", "--json").out
+
+
+def test_the_pool_is_overridden_or_switched_off(drawn: Path, pluria: Pluria) -> None:
+    hold(to_dict(LogLinear((0.1, 0.2, 1 / 3, 0.4))))
+    assert pluria(*PREDICT, "--pool", "mean_logit").code == 0
+    held = load_file("p.safetensors")
+    assert torch.equal(held["pooled"], mean_logit(held["outputs"], held["weights"]))
+    assert pluria(*PREDICT, "--pool", "off").code == 0
+    assert "pooled" not in load_file("p.safetensors")
+
+
+def test_a_name_in_the_file_is_not_run(drawn: Path, pluria: Pluria) -> None:
+    assert load_all("net.pluria").about["pool"] == "mean_probability"
+    assert pluria(*PREDICT).code == 0
+    assert "pooled" not in load_file("p.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [
+        (to_dict(LogLinear((1.0, 1.0))), "fitted on 2 members, and here are 4"),
+        (to_dict(Chain(("mean_logit", VectorScaling((1.0,) * 7, (0.0,) * 7)))), "fitted on 7 classes"),
+        (to_dict(Fusion(4, ((((0.0, 0.0),) * 8, (0.0, 0.0)),), (0.0,) * 8, (1.0,) * 8)), "2 features of each member"),
+        (to_dict(Temperature(2.0)), "no pool by itself"),
+        ({"made_up": {}}, "'made_up' is no kind of pool"),
+        ({"temperature": {"value": -1.0, "clamped": False}}, "is no temperature pool"),
+        ({}, "one kind with its fields"),
+    ],
+)
+def test_a_pool_that_does_not_fit_is_refused_before_the_run(
+    drawn: Path, pluria: Pluria, pool: Mapping[str, Any], said: str
+) -> None:
+    hold(pool)
+    refused = pluria(*PREDICT)
+    assert refused.code != 0
+    assert said in refused.err
+    assert "--pool off" in refused.err
+    assert not Path("p.safetensors").exists()
+    assert pluria(*PREDICT, "--pool", "off").code == 0
+
+
+def test_a_name_that_is_no_pool(drawn: Path, pluria: Pluria) -> None:
+    refused = pluria(*PREDICT, "--pool", "best")
+    assert refused.code == 2
+    assert "--pool is off or one of" in refused.err
+    refused = pluria(*PREDICT, "--pool", "mean_gaussian")
+    assert refused.code == 2
+    assert "mean and variance" in refused.err

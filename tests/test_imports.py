@@ -21,7 +21,7 @@ def test_import_is_light() -> None:
 
 
 def test_the_verbs_are_light() -> None:
-    verbs = ("align", "language", "pool", "predict", "sample", "score", "store")
+    verbs = ("align", "language", "pool", "predict", "sample", "score", "store", "wrap")
     assert loaded_by(f"import {', '.join(f'pluria.{verb}' for verb in verbs)}").isdisjoint(HEAVY)
 
 

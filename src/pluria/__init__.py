@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from pluria.store.checkpoint import read_checkpoint
     from pluria.store.export import export_member, export_members, packed
     from pluria.store.file import load, load_all, save
+    from pluria.wrap.classifier import PluriaClassifier
+    from pluria.wrap.module import EnsembleModule
+    from pluria.wrap.regressor import PluriaRegressor
 
 __version__ = "0.1.0"
 
@@ -63,6 +66,9 @@ _WHERE = {
     "store.checkpoint": ("read_checkpoint",),
     "store.export": ("export_member", "export_members", "packed"),
     "store.file": ("load", "load_all", "save"),
+    "wrap.classifier": ("PluriaClassifier",),
+    "wrap.module": ("EnsembleModule",),
+    "wrap.regressor": ("PluriaRegressor",),
 }
 _PACKAGES = (
     "align",
@@ -76,6 +82,7 @@ _PACKAGES = (
     "sample",
     "score",
     "store",
+    "wrap",
     "zoo",
 )
 _OF = {name: f"pluria.{module}" for module, names in _WHERE.items() for name in names}
@@ -85,11 +92,14 @@ __all__ = [
     "Comparison",
     "DataError",
     "Ensemble",
+    "EnsembleModule",
     "FileFormatError",
     "Key",
     "Moments",
     "Params",
+    "PluriaClassifier",
     "PluriaError",
+    "PluriaRegressor",
     "RecipeError",
     "Role",
     "choose",

@@ -17,7 +17,7 @@ from pluria.recipe.schema import Arm, Data, Network, Recipe, Training
 from pluria.zoo import NETWORKS, READERS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PACKAGES = ("sample", "align", "predict", "pool", "score", "store", "language")
+PACKAGES = ("sample", "align", "predict", "pool", "score", "store", "language", "wrap")
 
 
 def words(page: str) -> set[str]:

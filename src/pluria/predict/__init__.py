@@ -2,6 +2,6 @@
 
 from pluria.predict.batches import Batches, first, logits
 from pluria.predict.gather import gather
-from pluria.predict.loop import Block, View, identity, predict
+from pluria.predict.loop import Block, View, identity, predict, runner
 
-__all__ = ["Batches", "Block", "View", "first", "gather", "identity", "logits", "predict"]
+__all__ = ["Batches", "Block", "View", "first", "gather", "identity", "logits", "predict", "runner"]

@@ -68,18 +68,42 @@ def predict(
     Raises CheckpointError where names or shapes of the ensemble are not the model's, ValueError for a bad option, a
     class axis that the outputs lack, or a DataLoader that shuffles, TypeError for an iterator.
     """
+    refuse_unstable(batches)
+    return runner(
+        model, ensemble, inputs=inputs, output=output, class_axis=class_axis, views=views, block=block, backend=backend,
+        device=device, dtype=dtype, channels_last=channels_last,
+    )(batches)  # fmt: skip
+
+
+def runner(
+    model: nn.Module,
+    ensemble: Ensemble,
+    *,
+    inputs: Callable[[Any], tuple[Any, Tensor | None]] = first,
+    output: Callable[[Any], Tensor] = logits,
+    class_axis: int = -1,
+    views: Sequence[View] = (identity,),
+    block: int = 1,
+    backend: Backend = "loop",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+) -> Callable[[Batches], Iterator[Block]]:
+    """`predict` without its batches: the working copy is made once and serves as many batches as are asked for.
+
+    Arguments and errors are those of `predict`. Batches may change between two members: whoever asks for them again
+    gets what they hold by then. One thread at a time.
+    """
     if block < 1 or not views:
         raise ValueError(f"a block has one member or more and there is at least one view; got {block} and {len(views)}")
     if backend not in ("loop", "vmap"):
         raise ValueError(f"a back end is 'loop' or 'vmap'; got {backend!r}")
-    refuse_unstable(batches)
     check_fit(ensemble.outline(), tensors(model), what="the ensemble")
     where = place(model) if device is None else torch.device(device)
     twin = working_copy(model, device=where, dtype=dtype, channels_last=channels_last)
     run = (_one_by_one if backend == "loop" else side_by_side)(twin, ensemble)
-    return _blocks(
-        run, ensemble.members, batches, inputs, output, class_axis, views, block, (where, dtype or _dtype(twin))
-    )
+    to = (where, dtype or _dtype(twin))
+    return lambda batches: _blocks(run, ensemble.members, batches, inputs, output, class_axis, views, block, to)
 
 
 Run = Callable[[Sequence[int], Sequence[Any], Callable[[Any], Tensor]], Tensor]

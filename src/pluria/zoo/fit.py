@@ -2,7 +2,8 @@
 
     rate_t = rate / 2 * (1 + cos(pi * t / steps))
 
-It exists to have a network to try things on within seconds; for more, train with a training library.
+`fit` is this loop for a data set with classes, `descend` for any loss of numbered examples. It exists to have a network
+to try things on within seconds; for more, train with a training library.
 """
 
 import copy
@@ -19,6 +20,8 @@ from pluria.zoo.lookup import choose
 
 Model = TypeVar("Model", bound=nn.Module)
 Progress = Callable[[int, float], None]
+Loss = Callable[[nn.Module, Tensor], Tensor]
+"""(network, numbers of examples `[n]`) -> their mean loss, one number with a gradient."""
 
 
 def fit(
@@ -40,40 +43,68 @@ def fit(
     examples that do not fill a last batch (batch norm cannot take a batch of one), other ones every time. `progress`
     is told the number of epochs done and the epoch's mean loss. Targets of -100 are ignored.
     """
+    device = _device(model)
+
+    def loss(network: nn.Module, rows: Tensor) -> Tensor:
+        inputs, targets = dataset.normalise(dataset.inputs[rows]), dataset.targets[rows]
+        return _loss(network(inputs.to(device)), targets.to(device))
+
+    return descend(
+        model, loss, examples=len(dataset), epochs=epochs, batch=batch, rate=rate, seed=seed, optimiser=optimiser,
+        weight_decay=weight_decay, progress=progress,
+    )  # fmt: skip
+
+
+def descend(
+    model: Model,
+    loss: Loss,
+    *,
+    examples: int,
+    epochs: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    optimiser: str = "adam",
+    weight_decay: float = 0.0,
+    progress: Progress | None = None,
+) -> Model:
+    """`fit` for any loss: `loss(network, rows)` is the mean loss of the examples numbered `rows`, of 0..examples-1.
+
+    The other arguments, and what is promised, are those of `fit`.
+    """
     if epochs < 1 or batch < 1 or not rate > 0:
         raise ValueError(f"epochs and batch of at least 1 and a positive rate, not {epochs}, {batch} and {rate}")
     trained = copy.deepcopy(model).train()
     stepper = choose(_OPTIMISERS, optimiser, what="optimiser")(trained, rate, weight_decay)
-    size = min(batch, len(dataset))
-    steps = len(dataset) // size
+    size = min(batch, examples)
+    steps = examples // size
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, T_max=epochs * steps)
     order = torch.Generator().manual_seed(seed)
     with _seeded(seed, _device(trained)):
         for epoch in range(1, epochs + 1):
-            rows = torch.randperm(len(dataset), generator=order)[: steps * size].reshape(steps, size)
-            loss = _epoch(trained, dataset, rows, stepper, schedule)
+            rows = torch.randperm(examples, generator=order)[: steps * size].reshape(steps, size)
+            mean = _epoch(trained, loss, rows, stepper, schedule)
             if progress is not None:
-                progress(epoch, loss)
+                progress(epoch, mean)
     return trained.eval()
 
 
 def _epoch(
     model: nn.Module,
-    dataset: Dataset,
+    loss: Loss,
     rows: Tensor,
     stepper: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> float:
     """One step for each row of `rows [steps, batch]`; the mean of their losses."""
-    device, total = _device(model), 0.0
+    total = 0.0
     for part in rows:
-        inputs, targets = dataset.normalise(dataset.inputs[part]), dataset.targets[part]
-        loss = _loss(model(inputs.to(device)), targets.to(device))
+        value = loss(model, part)
         stepper.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(value)
         stepper.step()
         schedule.step()
-        total += loss.item()
+        total += value.item()
     return total / len(rows)
 
 

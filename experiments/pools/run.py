@@ -1,6 +1,6 @@
-"""Pools of eight real networks: fitted on 2,000 labelled images, judged on the other 8,000, ten splits.
+"""Pools of eight real networks: fitted on 2,000 labelled images, judged on the other 8,000, five splits.
 
-    python experiments/pools/run.py data [--splits 10] [--out experiments/pools/figures.json]
+    python experiments/pools/run.py data [--splits 5] [--out experiments/pools/figures.json]
 
 Writes the figures and prints the tables of README.md. Nothing is chosen on the images that give the figures.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ from pluria.pool import (
 from pluria.score import aurc, brier, ece, error, max_probability, nll, paired_bootstrap
 
 Pool = Callable[[Tensor], Tensor]
+Figures = dict[str, float | None]
 Fit = Callable[[Tensor, Tensor, Sequence[str]], Pool]
 """(log-probabilities [K, M, C], classes [M], a group for each member) -> a pool of [K, N, C]."""
 
@@ -138,11 +140,11 @@ def judged(predictions: Predictions, pools: dict[str, Fit], seed: int, fitting: 
     return {name: fit(known, classes, predictions.groups)(new) for name, fit in pools.items()}
 
 
-def figures_of(pooled: Tensor, y: Tensor) -> dict[str, float]:
-    """The figures of one pool on one split; NLL is infinite where a class got no vote."""
-    wrong = error(pooled, y)
+def figures_of(pooled: Tensor, y: Tensor) -> Figures:
+    """The figures of one pool on one split; no NLL where it is infinite, since a class got no vote."""
+    wrong, loss = error(pooled, y), float(nll(pooled, y).mean())
     return {
-        "nll": float(nll(pooled, y).mean()),
+        "nll": loss if math.isfinite(loss) else None,
         "error": float(wrong.mean()),
         "brier": float(brier(pooled, y).mean()),
         "ece": ece(pooled, y),
@@ -152,7 +154,7 @@ def figures_of(pooled: Tensor, y: Tensor) -> dict[str, float]:
 
 def compared(predictions: Predictions, splits: int, fitting: int) -> dict[str, object]:
     """All pools on all splits, with intervals of the difference in NLL from the control: rows drawn as clusters."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in POOLS}
+    found: dict[str, list[Figures]] = {name: [] for name in POOLS}
     losses: dict[str, list[Tensor]] = {name: [] for name in POOLS}
     tests = []
     for seed in range(splits):
@@ -208,7 +210,7 @@ def nlls(of: Callable[[int], Predictions], splits: int, fitting: int, kept: int)
 def measure(
     predictions: Predictions,
     *,
-    splits: int = 10,
+    splits: int = 5,
     fitting: int = 2000,
     rows: Sequence[int] = ROWS,
     members: Sequence[int] = MEMBERS,
@@ -235,7 +237,7 @@ def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path, help="folder of the predictions")
-    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("figures.json"))
     options = parser.parse_args()
     found = measure(read(options.data), splits=options.splits)

@@ -38,8 +38,8 @@ def pools(found: Mapping[str, Any]) -> str:
     ]
     for name in sorted(splits, key=lambda pool: mean_of(splits[pool], "nll")):
         own = splits[name]
-        values = [one["nll"] for one in own]
-        loss = spread(values, 4) if math.isfinite(values[0]) else "∞"
+        values = [one["nll"] for one in own if one["nll"] is not None]
+        loss = spread(values, 4) if len(values) == len(own) else "∞"
         gap = gaps.get(name)
         apart = "– | –" if gap is None or gap[0] == 0 else f"{gap[0]:+.4f} | [{gap[1]:+.4f}, {gap[2]:+.4f}]"
         rest = f"{mean_of(own, 'error'):.2%} | {mean_of(own, 'brier'):.4f} | {mean_of(own, 'ece'):.4f}"
@@ -63,9 +63,9 @@ def spread(values: Sequence[float], digits: int) -> str:
     return f"{fmean(values):.{digits}f} ± {apart:.{digits}f}"
 
 
-def mean_of(own: Sequence[Mapping[str, float]], figure: str) -> float:
-    """Mean of a figure over the splits."""
-    return fmean(one[figure] for one in own)
+def mean_of(own: Sequence[Mapping[str, Any]], figure: str) -> float:
+    """Mean of a figure over the splits; infinite where one has none."""
+    return fmean(math.inf if one[figure] is None else one[figure] for one in own)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from pluria.cli import ensembles, look, runs
+from pluria.cli import ensembles, look, runs, serve
 from pluria.core.errors import PluriaError
 
 app = typer.Typer(
@@ -21,9 +21,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (runs, ensembles, look):
+for module in (runs, ensembles, look, serve):
     for name, command in module.COMMANDS.items():
-        app.command(name, no_args_is_help=name in ("run", "sample", "predict", "score", "inspect", "export"))(command)
+        app.command(name, no_args_is_help=name in ("run", "sample", "predict", "score", "inspect", "export", "serve"))(command)
 
 
 def main() -> None:

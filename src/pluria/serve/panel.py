@@ -1,0 +1,106 @@
+"""The members that answer together, made ready once, and how their outputs become one answer.
+
+    outputs [K, n, C] ── pool ──▶ log p [n, C] ── temperature ──▶ what is answered
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pluria.core.ensemble import Ensemble
+from pluria.core.errors import DataError
+from pluria.pool import mean_probability
+from pluria.predict import Batches, Block, View, identity, runner
+
+Pool = Callable[[Tensor, Tensor], Tensor]
+"""(outputs `[k, n, C]`, weights `[k, n]`) -> log-probabilities `[n, C]`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Members of one network, and the views that they see."""
+
+    model: nn.Module
+    ensemble: Ensemble
+    views: Sequence[View] = (identity,)
+
+
+@dataclass(frozen=True, eq=False)
+class Pooling:
+    """How members become one answer: a pool, what comes after it, and whether some of the members have an answer too.
+
+    A pool that was fitted for all members has `running=False`: it gives no running answer and stops nothing early.
+    """
+
+    pool: Pool = mean_probability
+    after: Callable[[Tensor], Tensor] | None = None
+    running: bool = True
+
+    def __call__(self, outputs: Tensor, weights: Tensor) -> Tensor:
+        """Log-probabilities `[n, C]` of outputs `[k, n, C]` with weights `[k, n]`."""
+        pooled = self.pool(outputs, weights)
+        return pooled if self.after is None else self.after(pooled)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Members that are ready to run: one working copy for each network, weights float64 `[K]`, names of the classes."""
+
+    runs: tuple[Callable[[Batches], Iterator[Block]], ...]
+    weights: Tensor
+    classes: tuple[str, ...]
+    pooling: Pooling = Pooling()  # noqa: RUF009
+
+    def members(self, batches: Batches) -> Iterator[Tensor]:
+        """Outputs `[n, C]` of one member after the other on what `batches` holds by then."""
+        for run in self.runs:
+            for block in run(batches):
+                yield block.outputs[0]
+
+
+def panel(
+    parts: Sequence[Part],
+    shape: Sequence[int],
+    *,
+    classes: Sequence[str] | None = None,
+    pooling: Pooling | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Panel:
+    """Members of one or several networks, run once on two examples of zeros `[2, *shape]`.
+
+    Networks count equally, whatever the number of their members, as in `pluria predict`. Raises DataError where a
+    network does not take inputs of that shape, where outputs are not `[N, C]` with one C for all, and where there are
+    not C names of classes; CheckpointError where members do not fit their network.
+    """
+    runs = [
+        runner(part.model, part.ensemble, class_axis=1, views=part.views, device=device, dtype=dtype) for part in parts
+    ]
+    weights = torch.cat([part.ensemble.weights for part in parts]) / len(parts)
+    zeros = torch.zeros((2, *shape))
+    counts = {_classes(run, zeros) for run in runs}
+    if len(counts) > 1:
+        raise DataError(f"the networks tell {' and '.join(map(str, sorted(counts)))} classes apart; wanted one number")
+    names = tuple(map(str, range(*counts))) if classes is None else tuple(classes)
+    if {len(names)} != counts:
+        raise DataError(f"the network tells {counts.pop()} classes apart, and the file names {len(names)}")
+    return Panel(tuple(runs), weights, names, pooling or Pooling())
+
+
+def _classes(run: Callable[[Batches], Iterator[Block]], inputs: Tensor) -> int:
+    """How many classes a network tells apart; all members are run, so that nothing is left to the first request."""
+    try:
+        outputs = [block.outputs for block in run([inputs])][-1]
+    except Exception as error:  # the network's own code, which may raise anything
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"the network does not take inputs of shape {list(inputs.shape)}: {line}. Say the shape of one example "
+            "by --shape, such as 1x28x28"
+        ) from None
+    if outputs.ndim != 3 or len(inputs) != outputs.shape[1]:
+        raise DataError(f"the network gives outputs of shape {list(outputs.shape[1:])}; wanted [N, C], a row each")
+    return outputs.shape[2]

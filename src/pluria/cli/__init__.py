@@ -21,9 +21,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+NEED_ARGUMENTS = ("run", "sample", "predict", "score", "inspect", "export", "serve")
 for module in (runs, ensembles, look, serve):
     for name, command in module.COMMANDS.items():
-        app.command(name, no_args_is_help=name in ("run", "sample", "predict", "score", "inspect", "export", "serve"))(command)
+        app.command(name, no_args_is_help=name in NEED_ARGUMENTS)(command)
 
 
 def main() -> None:

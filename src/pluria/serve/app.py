@@ -95,7 +95,8 @@ def _routes(service: Service) -> list[Route]:
 
     predict = Predicting(service.panel, service.wanted, service.limits, service.queue)
     pages = {"/": home, "/about": about, "/health": health, "/ready": ready, "/metrics": metrics}
-    return [Route(path, answer) for path, answer in pages.items()] + [Route("/predict", predict.answer, methods=["POST"])]
+    routes = [Route(path, answer) for path, answer in pages.items()]
+    return [*routes, Route("/predict", predict.answer, methods=["POST"])]
 
 
 @asynccontextmanager

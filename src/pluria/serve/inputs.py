@@ -1,6 +1,6 @@
 """From the body of a request to inputs `[N, ...]` as the network takes them: JSON, a `.npy` file, or an image.
 
-    inputs = (numbers / scale - mean) / std        scale: 255 for bytes and images, 1 for other numbers, unless told
+inputs = (numbers / scale - mean) / std        scale: 255 for bytes and images, 1 for other numbers, unless told
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Wanted:
         return f"wanted [N, {', '.join(map(str, self.shape))}], uint8 or floating point"
 
     def scaled(self, inputs: Tensor) -> Tensor:
-        """Inputs as the network takes them, float32. DataError for NaN and Inf; ValueError where mean or std don't fit."""
+        """Inputs as the network takes them, float32. DataError for NaN and Inf, ValueError for a bad mean or std."""
         options: dict[str, Any] = {"scale": self.scale, "mean": self.mean, "std": self.std}
         rows = Dataset(inputs, torch.zeros(len(inputs), dtype=torch.int64), ("",), "inputs", **options)
         return rows.normalise(inputs)

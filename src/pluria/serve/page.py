@@ -1,4 +1,4 @@
-"""The page on which a person gives an input and sees the answer: one HTML file that asks for nothing but the service."""
+"""The page on which a person gives an input and sees the answer: one file that asks for nothing but the service."""
 
 from __future__ import annotations
 

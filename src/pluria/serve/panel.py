@@ -1,6 +1,6 @@
 """The members that answer together, made ready once, and how their outputs become one answer.
 
-    outputs [K, n, C] ── pool ──▶ log p [n, C] ── temperature ──▶ what is answered
+outputs [K, n, C] ── pool ──▶ log p [n, C] ── temperature ──▶ what is answered
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Panel:
     runs: tuple[Callable[[Batches], Iterator[Block]], ...]
     weights: Tensor
     classes: tuple[str, ...]
-    pooling: Pooling = Pooling()  # noqa: RUF009
+    pooling: Pooling = Pooling()
 
     def members(self, batches: Batches) -> Iterator[Tensor]:
         """Outputs `[n, C]` of one member after the other on what `batches` holds by then."""

@@ -42,7 +42,7 @@ class Predicting:
         """One request; all errors are `Refused`."""
         asked = asking(request.query_params)
         if (asked.rule or asked.stream) and not self.panel.pooling.running:
-            raise Refused(400, "the pool of this file needs all members: it has no answer of some, so no stop or stream")
+            raise Refused(400, "the pool of this file has an answer of all members only: ask without stop and stream")
         inputs = await self._inputs(request)
         if len(inputs) > self.limits.batch:
             raise Refused(413, f"{len(inputs)} examples; at most {self.limits.batch} a request")
@@ -86,7 +86,7 @@ async def _next(job: Job, events: asyncio.Queue[Event]) -> dict[str, Any]:
             event = await events.get()
     except TimeoutError:
         job.dropped = True
-        raise Refused(504, "no answer in time: the service is too busy, or the network too slow for its limit") from None
+        raise Refused(504, "no answer in time: too many ask, or the network is too slow for its limit") from None
     except asyncio.CancelledError:
         job.dropped = True
         raise

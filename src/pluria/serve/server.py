@@ -1,7 +1,7 @@
 """A web server for one application, which ends well: what it accepted is answered first.
 
-On SIGTERM or SIGINT no further connection is taken; connections that are idle are closed; requests that have arrived are
-answered; then the worker ends. A second signal ends at once.
+On SIGTERM or SIGINT no further connection is taken; connections that are idle are closed; requests that have
+arrived are answered; then the worker ends. A second signal ends at once.
 """
 
 from __future__ import annotations

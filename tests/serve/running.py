@@ -94,9 +94,10 @@ def wait_for(true: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def told(
-    outputs: Tensor, *, before: Callable[[int, Tensor], None] | None = None
-) -> Callable[[Batches], Iterator[Block]]:
+Before = Callable[[int, Tensor], None]
+
+
+def told(outputs: Tensor, *, before: Before | None = None) -> Callable[[Batches], Iterator[Block]]:
     """Members `[K, C]` that give the same outputs whatever they see, plus the first number of each input."""
 
     def run(batches: Batches) -> Iterator[Block]:

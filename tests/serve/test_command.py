@@ -80,7 +80,8 @@ def test_a_signal_ends_it_and_all_that_was_accepted_is_answered(
             replies += [pool.submit(service.ask, "/predict", b"{}") for _ in range(2)]
             wait_for(lambda service=service: service.ask("/ready").json["queue"] == 1)  # type: ignore[misc]
             process.send_signal(sent)
-            assert process.wait(60) == 0
+            with process:  # which closes what it printed
+                assert process.wait(60) == 0
             assert [reply.result().code for reply in replies] == [200, 400, 400]
             answers = replies[0].result().json["answers"]
             assert torch.equal(torch.tensor([a["probabilities"] for a in answers], dtype=torch.float64), wanted)

@@ -25,9 +25,8 @@ DROP = """
 const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0))
 const held = new DataTransfer()
 held.items.add(new File([bytes], arguments[1], { type: arguments[2] }))
-for (const name of ["dragover", "drop"]) {
-  document.getElementById("drop").dispatchEvent(new DragEvent(name, { dataTransfer: held, bubbles: true, cancelable: true }))
-}
+const options = { dataTransfer: held, bubbles: true, cancelable: true }
+for (const name of ["dragover", "drop"]) document.getElementById("drop").dispatchEvent(new DragEvent(name, options))
 """
 TEXT = "return document.getElementById(arguments[0]).innerText"
 COUNT = "return document.querySelectorAll(arguments[0]).length"

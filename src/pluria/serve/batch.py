@@ -25,7 +25,7 @@ def run_batch(panel: Panel, jobs: Sequence[Job]) -> list[int]:
         batch.tell()
         if not batch.open:
             break
-    return batch.seen.tolist()  # type: ignore[no-any-return]
+    return batch.seen.tolist()
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import re
 import resource
 import subprocess
@@ -186,11 +187,12 @@ def main(
 ) -> None:
     """Measure the service under load on this machine."""
     allow(connections)
+    before = os.getloadavg()  # what else the machine had to do
     loads = [Load(connections, places, seconds) for places in queue]
     with tempfile.TemporaryDirectory() as folder:
         file, requests, choices = prepared(Path(folder), members)
         codes = [measured(file, requests, choices, load) for load in loads]
-    about = machine()
+    about = {**machine(), "load_average": " ".join(f"{one:.1f}" for one in before)}
     result = {"machine": about, "network": "small_cnn, digits", "members": members, "format": "int4"}
     result |= {"exit_codes": codes, "loads": [asdict(load) for load in loads]}
     out.parent.mkdir(parents=True, exist_ok=True)

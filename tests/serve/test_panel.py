@@ -9,8 +9,9 @@ from torch import Tensor, nn
 import pluria
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import CheckpointError, DataError
+from pluria.pool import mean
 from pluria.predict import predict
-from pluria.serve.panel import Panel, Part, panel
+from pluria.serve.panel import Panel, Part, Pooling, panel
 from pluria.zoo import Dataset, network
 from pluria.zoo.views import view
 
@@ -43,6 +44,10 @@ def test_views_and_several_networks() -> None:
     assert held.classes == tuple("0123456789")
 
 
+def picky(outputs: Tensor, weights: Tensor) -> Tensor:
+    raise ValueError("wanted two")
+
+
 def test_what_does_not_fit() -> None:
     mlp, wide = network("mlp", inputs=4, classes=3), network("mlp", inputs=4, classes=5)
     own, other = pluria.single(mlp.state_dict()), pluria.single(wide.state_dict())
@@ -54,6 +59,10 @@ def test_what_does_not_fit() -> None:
         panel([Part(mlp, own)], (4,), classes=["a", "b"])
     with pytest.raises(CheckpointError):
         panel([Part(mlp, other)], (4,))
+    with pytest.raises(DataError, match="no probabilities"):
+        panel([Part(mlp, own)], (4,), pooling=Pooling(mean))
+    with pytest.raises(DataError, match="does not take the outputs of 1 members: wanted two"):
+        panel([Part(mlp, own)], (4,), pooling=Pooling(picky))
     dense = nn.Conv2d(1, 3, 1)
     with pytest.raises(DataError, match=r"wanted \[N, C\]"):
         panel([Part(dense, pluria.single(dense.state_dict()))], (1, 2, 2))

@@ -117,7 +117,7 @@ def _pooling(loaded: Loaded) -> Pooling:
 
     name, value = loaded.about.get("pool", "mean_probability"), loaded.about.get("temperature")
     pools = {row.name: row for row in methods("pool") if "simplex" in row.laws}
-    if name not in pools:
+    if not isinstance(name, str) or name not in pools:
         raise DataError(f"the file's pool is {name!r}; answers are probabilities of classes: {', '.join(pools)}")
     if value is not None and not isinstance(value, int | float):
         raise DataError(f"the file's temperature is {value!r}; wanted a number")

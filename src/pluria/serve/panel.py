@@ -74,8 +74,9 @@ def panel(
     """Members of one or several networks, run once on two examples of zeros `[2, *shape]`.
 
     Networks count equally, whatever the number of their members, as in `pluria predict`. Raises DataError where a
-    network does not take inputs of that shape, where outputs are not `[N, C]` with one C for all, and where there are
-    not C names of classes; CheckpointError where members do not fit their network.
+    network does not take inputs of that shape, where outputs are not `[N, C]` with one C for all, where there are not
+    C names of classes, and where the pool gives no probabilities for them; CheckpointError where members do not fit
+    their network.
     """
     runs = [
         runner(part.model, part.ensemble, class_axis=1, views=part.views, device=device, dtype=dtype) for part in parts
@@ -88,7 +89,21 @@ def panel(
     names = tuple(map(str, range(*counts))) if classes is None else tuple(classes)
     if {len(names)} != counts:
         raise DataError(f"the network tells {counts.pop()} classes apart, and the file names {len(names)}")
-    return Panel(tuple(runs), weights, names, pooling or Pooling())
+    made = Panel(tuple(runs), weights, names, pooling or Pooling())
+    _check_answer(made, torch.stack(list(made.members([zeros]))))
+    return made
+
+
+def _check_answer(panel: Panel, outputs: Tensor) -> None:
+    """Raise DataError unless the pool gives a probability for each class."""
+    rows, classes = outputs.shape[1:]
+    try:
+        pooled = panel.pooling(outputs, panel.weights[:, None].expand(-1, rows))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"the pool does not take the outputs of {len(outputs)} members: {error}") from None
+    total = pooled.double().exp().sum(-1) if isinstance(pooled, Tensor) and pooled.shape == (rows, classes) else None
+    if total is None or not bool(torch.isclose(total, torch.ones_like(total), atol=1e-4).all()):
+        raise DataError("the pool gives no probabilities of classes [N, C]; answers are made of those")
 
 
 def _classes(run: Callable[[Batches], Iterator[Block]], inputs: Tensor) -> int:

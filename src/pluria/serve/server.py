@@ -20,8 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from pluria.serve.limits import Limits
 
 BACKLOG = 2048
-IDLE = 30
-"""Seconds after which a connection that had an answer and asks nothing more is closed."""
+IDLE = 3
+"""A connection that says nothing is closed after so many times what the head of a request may take."""
 
 LATE = b'{"error": "the head of the request did not arrive in time"}'
 
@@ -43,17 +43,18 @@ class Patient(H11Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The first head may begin to come."""
+        """The first head may begin to come: browsers open connections that they use later."""
         super().connection_made(transport)
-        self._wait()
+        self._timer = self.loop.call_later(IDLE * self._read, self.transport.close)
 
     def data_received(self, data: bytes) -> None:
         """Some of a head, or of a body: the latter has its limit where it is read."""
+        begun = self.conn.trailing_data[0] != b""
         super().data_received(data)
-        if self._between:
-            self._wait()
-        else:
+        if not self._between:
             self._enough()
+        elif not begun:
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more will come."""
@@ -65,8 +66,8 @@ class Patient(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _wait(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(self._read, self._late)
+        self._enough()
+        self._timer = self.loop.call_later(self._read, self._late)
 
     def _enough(self) -> None:
         if self._timer is not None:
@@ -105,7 +106,7 @@ def server(app: Starlette, limits: Limits) -> Server:
             server_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
-            timeout_keep_alive=IDLE,
+            timeout_keep_alive=IDLE * limits.read,  # type: ignore[arg-type]
             # Every request has an end of its own by then; this is for clients that do not take their answer.
             timeout_graceful_shutdown=int(limits.read + limits.answer) + 5,
         )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pluria.pool import Temperature, mean_logit, mean_probability
+from pluria.pool import Chain, Temperature, mean_probability
 from pluria.serve.batch import run_batch
 from pluria.serve.jobs import Event, Job
 from pluria.serve.panel import Pooling
@@ -58,7 +58,7 @@ def test_weights_count() -> None:
 
 def test_the_pool_and_the_temperature_of_the_file() -> None:
     job = Asked(0.0)
-    run_batch(panel_of(TWO, pooling=Pooling(mean_logit, Temperature(2.0))), [job])
+    run_batch(panel_of(TWO, pooling=Pooling(Chain(("mean_logit", Temperature(2.0))))), [job])
     logit = (math.log(0.8 / 0.2) + math.log(0.4 / 0.6)) / 2 / 2
     assert job.answers[0]["probabilities"][0] == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)  # type: ignore[index]
 

@@ -21,7 +21,9 @@ from pluria.cli import main
 from pluria.cli.serve import _pooling
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import DataError
-from pluria.pool import mean_logit
+from pluria.pool import Chain, LogLinear, Temperature, mean_logit, mean_probability
+from pluria.pool.kinds import to_dict
+from pluria.serve.panel import Pooling
 from pluria.store.file import Loaded
 from pluria.zoo import Dataset, network
 from serve.running import Running, wait_for
@@ -124,9 +126,9 @@ def test_options_that_do_not_fit(
     ("about", "words"),
     [
         ({"pool": "median"}, "the file's pool is 'median'"),
-        ({"pool": {"unknown": 1}}, "the file's pool is {'unknown': 1}"),
-        ({"temperature": "hot"}, "the file's temperature is 'hot'"),
-        ({"temperature": -1.0}, "positive"),
+        ({"pool": ["vote"]}, "the file's pool is ['vote']"),
+        ({"pool": {"unknown": {}}}, "'unknown' is no kind of pool"),
+        ({"pool": {"linear": {"weights": [0.5, 0.25, 0.25], "groups": None}}}, "of 2 members"),
         ({"classes": ["a", "b"]}, "the file names 2"),
         ({"inputs": {"mean": [0.0, 0.0], "std": [1.0]}}, "1 or 4"),
         ({"network": {"model": "math:sqrt"}}, "--trust"),
@@ -154,11 +156,19 @@ def test_without_its_packages_it_says_what_to_install(
     assert "pip install 'pluria[serve]'" in capsys.readouterr().err
 
 
-def test_pool_and_temperature_of_a_file(members: Ensemble) -> None:
-    held = _pooling(Loaded({"ensemble": members}, {"pool": "mean_logit", "temperature": 2}))
+def test_the_pool_of_a_file(members: Ensemble) -> None:
+    def pooling(pool: Any) -> Pooling:
+        return _pooling(Loaded({"ensemble": members}, {} if pool is None else {"pool": pool}))
+
     outputs = torch.randn(6, 3, 10, generator=torch.Generator().manual_seed(0))
-    weights = torch.ones(6, 3)
-    wanted = (mean_logit(outputs) / 2).log_softmax(-1)
-    assert torch.allclose(held(outputs, weights), wanted, atol=1e-6)
-    with pytest.raises(DataError):
-        _pooling(Loaded({"ensemble": members}, {"pool": "mean_bernoulli"}))
+    weights = torch.rand(6, 3, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(pooling(None)(outputs, weights), mean_probability(outputs, weights))
+    assert torch.equal(pooling("mean_logit")(outputs, weights), mean_logit(outputs, weights))
+    scaled = pooling(to_dict(Chain(("mean_logit", Temperature(2.0)))))
+    assert torch.allclose(scaled(outputs, weights), (mean_logit(outputs, weights) / 2).log_softmax(-1), atol=1e-6)
+    fitted = LogLinear((0.5, 0.4, 0.3, 0.2, 0.1, 0.1))
+    own = pooling(to_dict(fitted))
+    assert torch.equal(own(outputs, weights), fitted(outputs))
+    assert [one.running for one in (pooling(None), scaled, own)] == [True, True, False]
+    with pytest.raises(DataError, match="mean_bernoulli"):
+        pooling("mean_bernoulli")

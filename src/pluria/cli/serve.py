@@ -110,18 +110,23 @@ def _panel(loaded: Loaded, parts: list[Part], wanted: Wanted, *, device: str, dt
 
 
 def _pooling(loaded: Loaded) -> Pooling:
-    """The pool and the temperature that the file names; by default the mean of the probabilities."""
-    from pluria.pool import Temperature
+    """The pool that the file holds: the name of one, or one that was fitted; by default the mean of the probabilities.
+
+    A pool that was fitted on all members has no answer of some of them.
+    """
+    from pluria.pool import Chain
+    from pluria.pool.kinds import fitted_for, from_dict
     from pluria.recipe.catalogue import methods
     from pluria.serve.panel import Pooling
 
-    name, value = loaded.about.get("pool", "mean_probability"), loaded.about.get("temperature")
+    held = loaded.about.get("pool", "mean_probability")
+    if isinstance(held, dict):
+        fitted = from_dict(held)
+        return Pooling(Chain((fitted,)), running=fitted_for(fitted)[0] is None)
     pools = {row.name: row for row in methods("pool") if "simplex" in row.laws}
-    if not isinstance(name, str) or name not in pools:
-        raise DataError(f"the file's pool is {name!r}; answers are probabilities of classes: {', '.join(pools)}")
-    if value is not None and not isinstance(value, int | float):
-        raise DataError(f"the file's temperature is {value!r}; wanted a number")
-    return Pooling(pools[name].load(), None if value is None else Temperature(float(value)))
+    if not isinstance(held, str) or held not in pools:
+        raise DataError(f"the file's pool is {held!r}; answers are probabilities of classes: {', '.join(pools)}")
+    return Pooling(pools[held].load())
 
 
 def _wanted(loaded: Loaded, shape: tuple[int, ...], scale: float | None) -> Wanted:

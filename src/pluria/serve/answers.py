@@ -1,7 +1,7 @@
 """One answer for each example, how sure it is, and how the members differ.
 
 entropy             H(p) of what is answered, in nats, at most log C
-mutual information  H(p_bar) - sum_k w_k H(p_k) of the members before temperature, in nats: what they disagree on
+mutual information  H(p_bar) - sum_k w_k H(p_k) of the members by their mixing weights, in nats: what they disagree on
 agreement           weight of the members whose first choice is the answer
 """
 

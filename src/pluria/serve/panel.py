@@ -31,19 +31,17 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Pooling:
-    """How members become one answer: a pool, what comes after it, and whether some of the members have an answer too.
+    """How members become one answer, and whether some of the members have an answer too.
 
     A pool that was fitted for all members has `running=False`: it gives no running answer and stops nothing early.
     """
 
     pool: Pool = mean_probability
-    after: Callable[[Tensor], Tensor] | None = None
     running: bool = True
 
     def __call__(self, outputs: Tensor, weights: Tensor) -> Tensor:
         """Log-probabilities `[n, C]` of outputs `[k, n, C]` with weights `[k, n]`."""
-        pooled = self.pool(outputs, weights)
-        return pooled if self.after is None else self.after(pooled)
+        return self.pool(outputs, weights)
 
 
 @dataclass(frozen=True, eq=False)

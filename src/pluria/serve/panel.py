@@ -1,6 +1,6 @@
 """The members that answer together, made ready once, and how their outputs become one answer.
 
-    outputs [K, n, C] ── pool, with all that follows it ──▶ log p [n, C]
+outputs [K, n, C] ── pool, with all that follows it ──▶ log p [n, C]
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import pluria as library
 from cli.conftest import Pluria
@@ -188,6 +189,10 @@ def test_inspect_says_what_rounding_costs(drawn: Path, pluria: Pluria) -> None:
     assert [row["name"] for row in seen["noise"]] == ["body.weight", "head.weight"]
     assert all(row["noise"] > row["nearest"] > 0 for row in seen["noise"])
     assert "body.bias" in seen["left_alone"]
+    assert "as codes and bit planes" in said.out
+    model = nn.Linear(6, 3)
+    library.save("own.pluria", library.compensated(model, [torch.rand(20, 6)], members=3))
+    assert "bit planes" not in pluria("inspect", "own.pluria").out
     plain = json.loads(pluria("inspect", "net.safetensors", "--json").out)["ensembles"]["net.safetensors"]
     assert plain["members"] == 1
     assert plain["noise"] == []

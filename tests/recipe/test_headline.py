@@ -195,3 +195,9 @@ def test_weights_that_clip() -> None:
 def test_a_temperature_that_ran_away() -> None:
     lines = warnings(found({**FULL, "temperature_clamped": True}, drawn(0.36, -0.06, -0.02)))
     assert lines == ["full precision: the temperature ran to an end of its range; too few rows to fit it"]
+
+
+def test_codes_without_a_common_floor_are_not_priced_as_bit_planes() -> None:
+    cost = {"forwards": 8, "flops": 80, "bits_planes": 4000, "bits_members": 4000, "parameters": 100, "clipped": 0.0}
+    said = headline(found(FULL, drawn(0.36, -0.06, -0.02, cost=cost)))
+    assert "for 8 forwards per example instead of 1, and 40.0 bits per weight, member by member. Of the" in said

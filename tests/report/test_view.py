@@ -102,3 +102,13 @@ def test_machine_lists_packages(figures: dict[str, Any]) -> None:
     assert found["torch"] == figures["environment"]["packages"]["torch"]
     assert found["cores"] == str(figures["environment"]["cores"])
     assert view.machine({}) == []
+
+
+def test_memory_speaks_of_bit_planes_only_where_they_save(figures: dict[str, Any], several: dict[str, Any]) -> None:
+    for run in (figures, several):
+        before, after = (next(a["cost"] for a in run["arms"] if a["name"] == run[n]) for n in ("reference", "main"))
+        alone = dict(after, bits_planes=after["bits_members"])
+        assert after["bits_planes"] < after["bits_members"]
+        shared, own = (view._memory(before, cost, run is several).note for cost in (after, alone))
+        assert shared.startswith("as bit planes; ")
+        assert own.startswith("member by member, ")

@@ -224,3 +224,12 @@ def test_what_is_refused() -> None:
         compensated(layer, moments(small(), [IMAGES]))
     with pytest.raises(ValueError, match="of another network: they have '0"):
         output_error(low_precision(layer), moments(small(), [IMAGES]), params_of(layer))
+
+
+def test_bits_are_the_same_after_a_round_trip(tmp_path: Path) -> None:
+    layer, x = linear()
+    for made, members in ((compensated(layer, [x], members=6), 6), (gptq(layer, [x]), 1)):
+        save(tmp_path / "e.pluria", made)
+        # 5 x 24 weights of 4 bits and 5 scales of 32 for each member: no floor is shared.
+        assert load(tmp_path / "e.pluria").bits() == made.bits()
+        assert made.bits().planes == made.bits().members == members * (120 * 4 + 5 * 32)

@@ -26,10 +26,12 @@ def inspect(
         return show(found)
     console = Console(markup=False)
     for name, part in found["ensembles"].items():
-        bits = {name: f"{count / 8e6:.3f} MB" for name, count in part["bits"].items()}
+        bits, shared = part["bits"], part["bits"]["planes"] < part["bits"]["members"]
+        sizes = {name: f"{count / 8e6:.3f} MB" for name, count in bits.items()}
         lines = (
             f"{name}: {several(part['members'])}, {part['parameters']:,} parameters",
-            f"  {bits['file']} as stored, {bits['members']} member by member, {bits['planes']} as codes and bit planes",
+            f"  {sizes['file']} as stored, {sizes['members']} member by member"
+            + (f", {sizes['planes']} as codes and bit planes" if shared else ""),
         )
         for line in lines:
             console.print(line, highlight=False, soft_wrap=True)

@@ -68,8 +68,8 @@ class Coded:
         each = bits * count + self.grids[0].bits()
         # One member that is seen several times, as under several views, is kept once.
         several = len(set(members))
-        # After feedback two members may lie more than one step apart, so they have no floor in common.
-        shared = several * each if getattr(self, "clipped", None) is not None else (bits + several) * count + scales
+        # Only planes say that members have a floor in common: after feedback two may lie more than one step apart.
+        shared = several * each if self.planes is None else (bits + several) * count + scales
         return Bits(held, several * each, shared)
 
 

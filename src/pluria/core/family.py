@@ -24,7 +24,7 @@ T = TypeVar("T")
 class Bits:
     """What storing members costs, in bits: `file` as a `.pluria` file keeps them; `members` each one by itself in its
     own number system (K b bits per rounded weight, as the literature counts); `planes` one shared copy of floor codes
-    and one bit per member and weight (b + K bits)."""
+    and one bit per member and weight (b + K bits), equal to `members` where no floor is known to be shared."""
 
     file: int
     members: int

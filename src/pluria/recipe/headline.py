@@ -67,10 +67,13 @@ def _paid(main: dict[str, Any], full: dict[str, Any]) -> str:
     """Forwards and bits; of several networks their work and bytes, for they have no weights in common."""
     sizes = [main["cost"][name] for name in ("bits_planes", "bits_members")]
     if len(main["networks"]) == 1:
-        bits = [size / main["cost"]["parameters"] for size in sizes]
+        planes, members = (size / main["cost"]["parameters"] for size in sizes)
+        # Codes after feedback have no planes, and a single member gains nothing by them.
+        shared = sizes[0] < sizes[1]
+        held = f"{planes:.1f} bits per weight as bit planes ({members:.1f} member by member)"
         return (
-            f"for {_forwards(main)} per example instead of 1, and {bits[0]:.1f} bits per weight as bit planes "
-            f"({bits[1]:.1f} member by member)"
+            f"for {_forwards(main)} per example instead of 1, and "
+            f"{held if shared else f'{members:.1f} bits per weight, member by member'}"
         )
     one = full["cost"]
     times = f" ({main['cost']['flops'] / one['flops']:.1f} times the work of one)" if one["flops"] else ""

@@ -154,15 +154,20 @@ def _work(before: Mapping[str, Any], after: Mapping[str, Any], operations: bool)
 
 def _memory(before: Mapping[str, Any], after: Mapping[str, Any], several: bool) -> Tile:
     """Bits for each weight; bytes in all where there are several networks."""
+    # Codes after feedback have no planes, and a single member gains nothing by them.
+    shared = after["bits_planes"] < after["bits_members"]
+    least = "bits_planes" if shared else "bits_members"
     if several:
-        value, unit = amounts([before["bits_members"] / 8, after["bits_planes"] / 8], "B")
+        value, unit = amounts([before["bits_members"] / 8, after[least] / 8], "B")
         one, other = (" ".join(amounts([after[f"bits_{name}"] / 8], "B")) for name in ("members", "file"))
-        return Tile(f"Memory, {unit}", value, f"as bit planes; {one} member by member, {other} in the file")
-    per = {name: after[f"bits_{name}"] / after["parameters"] for name in ("members", "planes", "file")}
+        held = f"as bit planes; {one} member by member" if shared else "member by member"
+        return Tile(f"Memory, {unit}", value, f"{held}, {other} in the file")
+    per = {name: after[f"bits_{name}"] / after["parameters"] for name in ("members", "file")}
+    held = f"as bit planes; {per['members']:.1f} member by member" if shared else "member by member"
     return Tile(
         "Bits for each weight",
-        f"{before['bits_members'] / before['parameters']:.1f} → {per['planes']:.1f}",
-        f"as bit planes; {per['members']:.1f} member by member, {per['file']:.1f} in the file",
+        f"{before['bits_members'] / before['parameters']:.1f} → {after[least] / after['parameters']:.1f}",
+        f"{held}, {per['file']:.1f} in the file",
     )
 
 

@@ -251,6 +251,19 @@ def test_models_without_running_statistics_are_refused() -> None:
 def test_no_inputs_are_refused() -> None:
     with pytest.raises(ValueError, match="no inputs"):
         refresh(deep(), single(params_of(deep())), [])
+    with pytest.raises(ValueError, match="has no value per channel"):
+        refresh(deep(), single(params_of(deep())), [draw(0, 3, 8, 8)])
+
+
+def test_one_batch_and_inputs_that_are_not_finite_are_refused() -> None:
+    net, x = deep(), draw(4, 3, 8, 8)
+    with pytest.raises(TypeError, match=r"Write \[inputs\]"):
+        refresh(net, single(params_of(net)), x)
+    with pytest.raises(TypeError, match="give the inputs alone"):
+        refresh(net, single(params_of(net)), [(x, torch.zeros(4))])
+    x[2, 1, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="NaN or Inf among the inputs of layer '1', so they have no mean and variance"):
+        refresh(net, single(params_of(net)), [x])
 
 
 def test_other_networks_are_refused() -> None:

@@ -156,6 +156,26 @@ def test_what_is_refused() -> None:
     broken[0].bias.data.fill_(torch.inf)
     with pytest.raises(ValueError, match="inputs of layer '1'"):
         moments(broken, [torch.zeros(1, 2)])
+    with pytest.raises(ValueError, match="inputs of the network, which is itself a layer"):
+        moments(nn.Linear(2, 2), [torch.full((1, 2), torch.inf)])
+    for empty in (SEEN[:0], SEEN[:0, :3]):
+        with pytest.raises(ValueError, match="the batches hold no examples"):
+            moments(nn.Conv2d(empty.shape[1], 2, 3), [empty])
+    with pytest.raises(TypeError, match="give the inputs alone"):
+        moments(nn.Linear(2, 2), [(torch.zeros(1, 2), torch.zeros(1))])
+
+
+def test_an_empty_batch_among_others_counts_nothing() -> None:
+    layer = nn.Conv2d(4, 2, 3)
+    assert torch.equal(moments(layer, [SEEN, SEEN[:0]]).second["weight"], moments(layer, [SEEN]).second["weight"])
+
+
+def test_positions_tell_where_inputs_are_too_few() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 2, 3, groups=2), nn.Flatten(), nn.Linear(84, 3))
+    found = moments(model, [SEEN])
+    assert found.positions == {"0.weight": 6 * 7 * 6, "2.weight": 6}
+    assert found.scant() == {"2.weight": (6, 84)}
+    assert Moments(found.second, found.layouts).scant() == {}, "not known"
 
 
 def test_moments_fit_their_layouts() -> None:

@@ -69,8 +69,8 @@ def test_floats_become_float32_and_are_not_divided(tmp_path: Path) -> None:
         (np.zeros((2, 3)), np.array([0.0, 1.0]), "targets are float64"),
         (np.array([[1.0], [np.nan]]), LABELS, "the first is row 1"),
         (np.zeros((3, 3)), LABELS, "3 inputs but 2 targets"),
-        (np.zeros((2, 3)), np.array([0, -2]), "target -2 in row 1"),
-        (np.array([None, 1], dtype=object), LABELS, "cannot be read as an .npz file"),
+        (np.zeros((2, 3)), np.array([-2, -1]), "target -2 in row 0 is negative; classes are numbered from 0"),
+        (np.array([None, 1], dtype=object), LABELS, r"cannot be read as an .npz file \(an array holds Python objects"),
     ],
 )
 def test_malformed_arrays_are_refused(tmp_path: Path, x: np.ndarray, y: np.ndarray, message: str) -> None:
@@ -91,8 +91,9 @@ def test_files_that_are_no_archives_are_refused(tmp_path: Path) -> None:
     whole = saved(tmp_path, x=PIXELS, y=LABELS).read_bytes()
     for broken in (whole[:-30], b"", b"not an archive", whole[:60] + b"\xff" * 40 + whole[100:]):
         (tmp_path / "bad.npz").write_bytes(broken)
-        with pytest.raises(DataError, match=r"bad\.npz: cannot be read"):
+        with pytest.raises(DataError, match=r"bad\.npz: cannot be read") as caught:
             arrays(tmp_path / "bad.npz")
+        assert "pickle" not in str(caught.value), "nobody should load it unsafely"
     np.save(tmp_path / "one.npy", PIXELS)
     with pytest.raises(DataError, match="holds a single array"):
         arrays(tmp_path / "one.npy")

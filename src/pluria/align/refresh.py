@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pluria.core.calling import call, moved, place
+from pluria.core.calling import Forward, call, check_batches, check_seen, moved, place
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Stacked
 from pluria.core.model import tensors, ties, working_copy
 from pluria.core.params import Params, check_fit, params_of
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-Forward = Callable[[nn.Module, Any], Any]
 
 
 def has_batch_norm(model: nn.Module) -> bool:
@@ -47,9 +46,11 @@ def refresh(
     plain      replace the statistics instead: right only where `inputs` come from the training pipeline
 
     Batches count by their values per channel. The refreshed statistics are kept for the present members: draw all
-    members first. Raises ValueError where the model has no batch norm with running statistics, `inputs` is empty, or a
-    batch has one value per channel and so no variance.
+    members first. Raises ValueError where the model has no batch norm with running statistics, `inputs` is empty, a
+    batch norm meets NaN or Inf, or a batch has one value per channel and so no variance; TypeError for one batch in
+    place of several, for arrays that are no tensors, and for (inputs, targets).
     """
+    check_batches(inputs)
     if not has_batch_norm(model):
         raise ValueError("the model has no batch norm with running statistics, so there is nothing to refresh")
     twin = working_copy(model)
@@ -115,10 +116,12 @@ def _measure(model: nn.Module, batches: list[Any], forward: Forward) -> dict[str
 def _record(name: str, found: _Found) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
         x: Tensor = args[0].detach()
+        check_seen(x, name, wanted="mean and variance")
         count, axes = x.numel() // x.shape[1], [axis for axis in range(x.ndim) if axis != 1]
         if count < 2:
+            held = "one value" if count else "no value"
             raise ValueError(
-                f"batch number {found.batch} has one value per channel at batch norm {name!r}, inputs of shape "
+                f"batch number {found.batch} has {held} per channel at batch norm {name!r}, inputs of shape "
                 f"{tuple(x.shape)}, and so no variance. Give larger batches, or leave out the last one"
             )
         var, mean = torch.var_mean(x.to(torch.float64), dim=axes)

@@ -37,8 +37,20 @@ def main() -> None:
         if error.errno is None:
             raise
         place = f" ({error.filename})" if error.filename else ""
-        hint = ". Free some space and run the same command again" if error.errno == errno.ENOSPC else ""
-        _say(f"{error.strerror}{place}{hint}")
+        _say(f"{error.strerror}{place}{_hint(error)}")
+
+
+def _hint(error: OSError) -> str:
+    """What to do about a full disk; what lies where a file is missing."""
+    if error.errno == errno.ENOSPC:
+        return ". Free some space and run the same command again"
+    if error.errno != errno.ENOENT or not isinstance(error.filename, str):
+        return ""
+    from pathlib import Path
+
+    from pluria.zoo.paths import contents
+
+    return f"; {contents(Path(error.filename))}"
 
 
 def _say(message: str) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pluria.core.calling import call, moved, place
+from pluria.core.calling import Forward, call, check_batches, check_seen, moved, place
 from pluria.core.model import roles, tensors, ties, working_copy
 from pluria.numbers.grid import Layout
 
@@ -25,18 +25,18 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CHUNK = 2**24
 """Elements of windows that are held at a time."""
 
-Forward = Callable[[nn.Module, Any], Any]
-
 
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Second moments `[blocks, d, d]`, float64, by the state-dict names of weights, and how those weights lie.
 
     Output channels fall into `blocks` equal runs; those of run b read the inputs that `second[name][b]` speaks of.
+    `positions` counts what was averaged, where that is known: fewer than d leave directions of which nothing is known.
     """
 
     second: Mapping[str, Tensor]
     layouts: Mapping[str, Layout]
+    positions: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, second in self.second.items():
@@ -46,6 +46,12 @@ class Moments:
                 raise ValueError(f"{name!r}: moments of shape {tuple(second.shape)} do not fit {layout}")
         object.__setattr__(self, "second", MappingProxyType(dict(self.second)))
         object.__setattr__(self, "layouts", MappingProxyType(dict(self.layouts)))
+        object.__setattr__(self, "positions", MappingProxyType(dict(self.positions)))
+
+    def scant(self) -> dict[str, tuple[int, int]]:
+        """Positions and d of the weights that saw fewer positions than their layer has inputs."""
+        sizes = {name: (count, self.layouts[name].inputs) for name, count in self.positions.items()}
+        return {name: (count, inputs) for name, (count, inputs) in sizes.items() if count < inputs}
 
 
 def moments(model: nn.Module, inputs: Iterable[Any], *, forward: Forward = call) -> Moments:
@@ -57,10 +63,10 @@ def moments(model: nn.Module, inputs: Iterable[Any], *, forward: Forward = call)
     Read from a copy in evaluation mode: the model is untouched. Names that are tied share the sum over all layers that
     use them. Left out are layers that never run, and weights that are used outside their layer: packed attention
     projections, recurrent cells, embeddings, transposed convolutions. A layer of d inputs takes d^2 float64 numbers.
-    Raises ValueError where `inputs` is empty or a layer meets NaN or Inf, TypeError for one batch in their place.
+    Raises ValueError where `inputs` is or holds nothing or a layer meets NaN or Inf, TypeError for one batch in place
+    of several, for arrays that are no tensors, and for (inputs, targets).
     """
-    if isinstance(inputs, Tensor | Mapping):
-        raise TypeError("`inputs` are batches, one after the other; got a single one. Write [inputs]")
+    check_batches(inputs)
     twin = working_copy(model)
     sums: dict[str, _Sum] = {}
     first = ties(twin)
@@ -73,18 +79,22 @@ def moments(model: nn.Module, inputs: Iterable[Any], *, forward: Forward = call)
             forward(twin, moved(batch, device, None))
     if not seen:
         raise ValueError("no inputs to take moments of; give one batch or more")
+    if any(total.empty for total in sums.values()) and not any(total.count for total in sums.values()):
+        raise ValueError("the batches hold no examples, so there is nothing to take moments of")
     found = {name: total.mean() for name, total in sums.items() if total.count}
     second = {name: found[one] for name, one in first.items() if one in found}
     role, own = roles(twin), tensors(twin)
-    return Moments(second, {name: role[name].layout(own[name].shape) for name in second})
+    layouts = {name: role[name].layout(own[name].shape) for name in second}
+    return Moments(second, layouts, {name: sums[first[name]].count for name in second})
 
 
 @dataclass
 class _Sum:
-    """The running sum of x x^T, and of how many positions."""
+    """The running sum of x x^T, of how many positions, and whether inputs without any came by."""
 
     total: Tensor | None = None
     count: int = 0
+    empty: bool = False
 
     def add(self, rows: Tensor) -> None:
         """Add positions `[n, blocks, d]`."""
@@ -118,11 +128,10 @@ def _is_conv1d(module: nn.Module) -> bool:
 def _watch(name: str, total: _Sum) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
     def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         x: Tensor = (args[0] if args else next(iter(named.values()))).detach()
-        if not bool(torch.isfinite(x).all()):
-            raise ValueError(
-                f"NaN or Inf among the inputs of layer {name.removesuffix('.weight')!r}, so they have "
-                "no moments. Look for them in the inputs, or run the network in float32"
-            )
+        check_seen(x, name.rpartition(".")[0], wanted="moments")
+        if not x.numel():
+            total.empty = True
+            return
         for rows in _positions(module, x):
             total.add(rows)
 

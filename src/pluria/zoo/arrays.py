@@ -17,6 +17,9 @@ from pluria.zoo.labels import class_names, class_numbers
 from pluria.zoo.paths import present
 
 _STEMS = (("x", "y"), ("X", "y"), ("inputs", "targets"), ("images", "labels"))
+KNOWN = (b"PK", b"\x93NUMPY")
+"""How archives and single arrays start; NumPy takes anything else for a pickle, and says how to load it unsafely."""
+
 _PAIRS = tuple((x + end, y + end) for x, y in _STEMS for end in ("", "_test", "_train"))
 
 
@@ -62,12 +65,19 @@ def _load(file: Path, inputs: str | None, targets: str | None) -> tuple[npt.NDAr
     try:
         # Opened here, because numpy leaves a broken archive open (warned about when it is collected).
         with file.open("rb") as stream:
+            if not stream.read(6).startswith(KNOWN):
+                raise ValueError("it is none: save inputs and targets together with numpy.savez")
+            stream.seek(0)
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{file}: holds a single array; save inputs and targets together with numpy.savez")
             pair = _named(archive.files, inputs, targets, file)
             return archive[pair[0]], archive[pair[1]]
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except ValueError as error:
+        objects = "an array holds Python objects; save numbers"
+        why = objects if "allow_pickle" in str(error) else error
+        raise DataError(f"{file}: cannot be read as an .npz file ({why})") from None
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{file}: cannot be read as an .npz file ({error})") from None
 
 

@@ -122,10 +122,10 @@ def _check_targets(targets: Tensor, *, classes: int, name: str) -> None:
     wrong = ((targets < 0) | (targets >= classes)) & (targets != IGNORED)
     if wrong.any():
         place = tuple(wrong.nonzero()[0].tolist())
-        raise DataError(
-            f"{name}: target {int(targets[place])} in row {place[0]}, but {classes} classes are numbered "
-            f"0..{classes - 1} ({IGNORED} means ignored)"
-        )
+        found = f"{name}: target {int(targets[place])} in row {place[0]}"
+        if targets[place] < 0:
+            raise DataError(f"{found} is negative; classes are numbered from 0 ({IGNORED} means ignored)")
+        raise DataError(f"{found}, but {classes} classes are numbered 0..{classes - 1} ({IGNORED} means ignored)")
 
 
 def _check_inputs(inputs: Tensor, *, name: str) -> None:

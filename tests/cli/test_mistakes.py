@@ -94,7 +94,7 @@ def test_files_that_are_no_checkpoints(here: Path, pluria: Pluria) -> None:
         ("empty.safetensors", "the file is empty"),
         ("code.pt", "code.pt"),
         ("list.pt", "this file holds a list"),
-        ("none.safetensors", "No such file or directory (none.safetensors); . holds "),
+        ("none.safetensors", "No such file or directory (none.safetensors); "),
         ("my_package", "the folder has none of model.safetensors"),
         ("rows.npz", "rows.npz"),
     ):
@@ -194,7 +194,7 @@ def test_damaged_ensembles(drawn: Path, pluria: Pluria) -> None:
         ("cut.pluria", "cut.pluria: the file is cut off"),
         ("changed.pluria", "changed.pluria: the content does not have the digest it was written with"),
         ("text.pluria", "text.pluria: this is not a safetensors file"),
-        ("none.pluria", "No such file or directory (none.pluria); . holds "),
+        ("none.pluria", "No such file or directory (none.pluria); "),
         ("net.safetensors", "net.safetensors: this safetensors file is no saved ensemble"),
     ):
         refused(pluria("predict", file, "--trust", "--data", "rows.npz", "--out", "p.safetensors"), said)
@@ -249,7 +249,7 @@ def test_options_of_export(drawn: Path, pluria: Pluria, options: list[str], said
         ("data.reader=array", "no reader 'array'; did you mean 'arrays'?"),
         ("data.rowz=3", "unknown key data.rowz; did you mean 'rows'?"),
         ("network.model=smal_cnn", "did you mean 'small_cnn'?"),
-        ("network.checkpoint=none.pt", "No such file or directory (none.pt); . holds "),
+        ("network.checkpoint=none.pt", "No such file or directory (none.pt); "),
         ("network.checkpoint=null", "the network has no checkpoint"),
         ("device=gpu", "unknown device 'gpu'"),
         ("views=[flip]", "views (flip) are of images [N, C, H, W]; inputs are [20, 12]"),

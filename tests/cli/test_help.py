@@ -12,7 +12,7 @@ from cli.conftest import Pluria
 from cli.user import process
 from pluria.cli import app
 
-COMMANDS = ("demo", "run", "report", "sample", "predict", "score", "export", "inspect", "methods", "doctor")
+COMMANDS = ("demo", "run", "report", "sample", "predict", "score", "export", "inspect", "serve", "methods", "doctor")
 
 LOADED = """
 import sys
@@ -50,10 +50,10 @@ def test_every_command_explains_itself(pluria: Pluria, name: str) -> None:
     (command,) = [each for each in app.registered_commands if each.name == name]
     first = (command.callback.__doc__ or "").split(".")[0]
     assert first.split()[0] in said.out
-    assert "--json" in said.out or name == "export"
+    assert "--json" in said.out or name in ("export", "serve")
 
 
-@pytest.mark.parametrize("name", ["run", "sample", "predict", "score", "inspect", "export"])
+@pytest.mark.parametrize("name", ["run", "sample", "predict", "score", "inspect", "export", "serve"])
 def test_a_command_without_its_arguments_shows_its_help(pluria: Pluria, name: str) -> None:
     said = pluria(name)
     assert said.code == 2

@@ -45,6 +45,7 @@ def test_controls_of_one_low_precision_arm() -> None:
         "full precision",
         "INT-4 nearest",
         "INT-4 Gaussian of matched variance × 4",
+        "INT-4 independent × 4",
     ]
     assert names(found, control=False) == ["INT-4 stratified × 4"]
     assert {job.name for job in found if job.candidate} == {
@@ -81,10 +82,13 @@ def test_controls_of_several_formats_and_sizes() -> None:
         "full precision",
         "INT-5 nearest",
         "INT-5 Gaussian of matched variance × 3",
+        "INT-5 independent × 3",
         "INT-3 nearest",
         "INT-3 Gaussian of matched variance × 3",
+        "INT-3 independent × 3",
         "INT-4 nearest",
         "INT-4 Gaussian of matched variance × 4",
+        "INT-4 independent × 4",
     ]
 
 
@@ -120,7 +124,8 @@ def test_an_arm_that_repeats_another_is_left_out() -> None:
 def test_the_default_format_has_a_name() -> None:
     found = planned([{"method": "low_precision", "refresh": False}])
     assert names(found, control=False) == ["INT-5 stratified × 8"]
-    assert names(found, control=True) == ["full precision", "INT-5 nearest", "INT-5 Gaussian of matched variance × 8"]
+    noise = ["INT-5 Gaussian of matched variance × 8", "INT-5 independent × 8"]
+    assert names(found, control=True) == ["full precision", "INT-5 nearest", *noise]
     assert "INT-5 nearest" not in {job.name for job in found if job.candidate}
 
 

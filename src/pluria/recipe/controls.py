@@ -2,7 +2,8 @@
 
 full precision (and refreshed, where arms are) · several networks in full precision · averaged over views ·
 nearest at each number system, with feedback for compensated arms · plain rounding for compensated arms ·
-Gaussian noise of matched variance · MC dropout where there is dropout · single models at other bit widths
+Gaussian noise of matched variance, and independent members · MC dropout where there is dropout ·
+single models at other bit widths
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def _like(arm: Arm) -> Iterator[Arm]:
     one = {"refresh": arm.refresh, "beyond": arm.beyond}
     yield _arm("nearest", arm.networks, **one, **grid)
     if arm.method == "low_precision":
+        # Gaussian draws are independent, so the grid is judged by members that are coupled in no other way.
         yield _arm("gaussian", arm.networks, **alike, **grid)
+        yield _arm("low_precision", arm.networks, **alike, **grid, coupling="independent")
         return
     feedback = {k: v for k, v in arm.options.items() if k in ("order", "damping")}
     yield _arm("gptq", arm.networks, **one, **grid, **feedback)

@@ -46,7 +46,8 @@ def figures(prepared: Prepared, folder: RunFolder, command: str) -> dict[str, An
     arms = [_arm(group, measured, full, far, prepared, folder) for group in _groups(jobs)]
     main = min((arm for arm in arms if not arm["control"]), key=lambda arm: arm["calibration_nll_scaled"])
     rival = best_control(main, arms)
-    equal = {arm["name"]: _equal_bits(arm, arms) for arm in arms if arm["method"] in ROUNDED}
+    drawn = [arm for arm in arms if arm["method"] in ROUNDED and not arm["control"]]
+    equal = {arm["name"]: _equal_bits(arm, arms) for arm in drawn}
     shown = {rival["name"], *(name for best in equal.values() for name in best.values())}
     arms = [arm for arm in arms if not arm.pop("candidate") or arm["name"] in shown]
     job = next(job for job in jobs if job.name == main["name"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pluria.pool import fit_extremised, fit_linear, fit_log_linear, greedy
-from pluria.pool.rows import fitting_rows
+from pluria.pool.rows import fitting_rows, targets_of
 
 FITS = [fit_extremised, fit_linear, fit_log_linear, greedy]
 
@@ -81,3 +81,10 @@ def test_rows_are_normalised_and_flat():
     flat, targets = fitting_rows(x.view(2, 20, 3, 3), y.view(20, 3), -100)
     torch.testing.assert_close(flat, x.double().log_softmax(-1))
     assert torch.equal(targets, y)
+
+
+def test_class_156_in_uint8_is_a_class():
+    y = torch.tensor([156, 0, 156], dtype=torch.uint8)
+    kept, targets = targets_of(torch.Size([3, 200]), y, -100)
+    assert kept.tolist() == [True] * 3
+    assert targets.tolist() == [156, 0, 156]

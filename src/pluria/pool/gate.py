@@ -83,7 +83,7 @@ def fit_gate(
     """
     check_ridge(ridge)
     rows, targets = fitting_rows(log_probs, y, ignore_index)
-    inputs = _inputs(log_probs, features, features is None, None)[y.reshape(-1) != ignore_index]
+    inputs = _inputs(log_probs, features, features is None, None)[y.reshape(-1).long() != ignore_index]
     centre, scale = standard(inputs)
     inputs, likelihoods = (inputs - centre) / scale, at_targets(rows, targets)
 

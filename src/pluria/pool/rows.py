@@ -17,7 +17,7 @@ def targets_of(shape: torch.Size, y: Tensor, ignore_index: int) -> tuple[Tensor,
         raise ValueError(f"y must be {list(shape[:-1])} for these log-probabilities, not {list(y.shape)}")
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise ValueError(f"y must hold class indices of an integer type, not {y.dtype}")
-    kept = y.reshape(-1) != ignore_index
+    kept = y.reshape(-1).long() != ignore_index  # in uint8, -100 would be class 156
     targets = y.reshape(-1)[kept].long()
     if len(targets) == 0:
         raise ValueError("no row with a target is left to fit on")

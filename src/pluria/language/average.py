@@ -180,6 +180,13 @@ class _Running:
         return Averaged(len(self.rows), places, self.targets, pooled, log_probs, entropies, tops, weights)
 
 
+def pooled_log_probs(found: Averaged, rule: Rule) -> Tensor:
+    """The pooled log-probability of each target, float64 `[n]`; of probabilities, from the members' own in float64."""
+    if rule == "probability":
+        return (found.weights[:, None].log() + found.log_probs).logsumexp(0)
+    return found.pooled.gather(-1, found.targets[:, None])[:, 0].double()
+
+
 def entropy(log_probs: Tensor) -> Tensor:
     """Entropy in nats, float64 `[n]`, of log-probabilities `[n, V]`; a word of probability zero adds nothing."""
     # Summed in slices of words, so that no second table of them is made.

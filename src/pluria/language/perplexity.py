@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pluria.core.ensemble import Ensemble
-from pluria.language.average import Averaged, Rule, averages, batched, entropy
+from pluria.language.average import Averaged, Rule, averages, batched, entropy, pooled_log_probs
 from pluria.language.tokens import Windows, check_vocabulary, context_of, tokens_of, windows
 from pluria.score.calibration import top_reliability
 
@@ -75,6 +75,7 @@ def perplexity(
     context: int | None = None,
     stride: int | None = None,
     pool: Rule = "probability",
+    temperature: float = 1.0,
     batch: int = 1,
     block: int = 256,
     device: torch.device | str | None = None,
@@ -87,6 +88,8 @@ def perplexity(
     stride    tokens from one window to the next, half of the context by default; each token is predicted once, from
               context - stride tokens or more
     pool      "probability" or "logit": what is averaged at each token
+    temperature   that of `fit_token_temperature` on another text: it scales what is pooled, and the members' own
+              figures, mutual information and agreement stay as they are
     batch, block   windows run at once, and tokens whose words stand in memory at once
     device, dtype  of the working copy
 
@@ -95,7 +98,8 @@ def perplexity(
     and network, or ensemble and network, disagree.
     """
     slid = slide(model, text, tokenizer=tokenizer, context=context, stride=stride)
-    found = token_scores(model, ensemble, slid, pool=pool, batch=batch, block=block, device=device, dtype=dtype)
+    how: dict[str, Any] = {"pool": pool, "temperature": temperature, "batch": batch, "block": block}
+    found = token_scores(model, ensemble, slid, device=device, dtype=dtype, **how)
     return summary(found[len(ensemble)])
 
 
@@ -132,20 +136,28 @@ def token_scores(
     slid: Windows,
     *,
     pool: Rule = "probability",
+    temperature: float = 1.0,
     sizes: Sequence[int] | None = None,
     batch: int = 1,
     block: int = 256,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Mapping[int, TokenScores]:
-    """What the first K members say of each predicted token, for every K of `sizes` (all members by default)."""
+    """What the first K members say of each predicted token, for every K of `sizes` (all members by default).
+
+    temperature   scales what is pooled; ValueError where it is not positive and finite
+
+    All else as for `perplexity`.
+    """
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"a temperature is positive and finite; got {temperature}")
     batches = batched(slid.tokens, slid.targets, batch)
     options: dict[str, Any] = {"rule": pool, "sizes": sizes, "block": block, "device": device, "dtype": dtype}
     parts: dict[int, list[TokenScores]] = {}
     length = slid.tokens.shape[1]
     for number, found in averages(model, ensemble, batches, **options):
         rows = number * batch + torch.div(found.places, length, rounding_mode="floor")
-        parts.setdefault(found.members, []).append(_scores(found, rows, pool))
+        parts.setdefault(found.members, []).append(_scores(found, rows, pool, temperature))
     names = list(TokenScores.__dataclass_fields__)
     return {
         size: TokenScores(*(torch.cat([getattr(one, name) for one in several], dim=-1) for name in names))
@@ -168,22 +180,23 @@ def summary(scores: TokenScores) -> Perplexity:
     )
 
 
-def _scores(found: Averaged, rows: Tensor, pool: Rule) -> TokenScores:
+def _scores(found: Averaged, rows: Tensor, pool: Rule, temperature: float) -> TokenScores:
     """The scores of one block of tokens, `rows` their windows."""
-    weights = found.weights[:, None]
-    confidence, top = found.pooled.max(-1)
-    pooled, mean = entropy(found.pooled), (weights * found.log_probs).sum(0)
+    weights, top = found.weights[:, None], found.pooled.argmax(-1)
+    log_probs, pooled = pooled_log_probs(found, pool), entropy(found.pooled)
     if pool == "probability":
-        log_probs = (weights.log() + found.log_probs).logsumexp(0)
         apart = pooled - (weights * found.entropies).sum(0)
     else:
-        log_probs = found.pooled.gather(-1, found.targets[:, None])[:, 0].double()
-        apart = log_probs - mean  # the ambiguity, which is the same whatever the token is
+        apart = log_probs - (weights * found.log_probs).sum(0)  # the ambiguity, the same whatever the token is
+    words = found.pooled
+    if temperature != 1.0:
+        words = (words / temperature).log_softmax(-1)
+        log_probs, pooled = words.gather(-1, found.targets[:, None])[:, 0].double(), entropy(words)
     return TokenScores(
         windows=rows,
         log_probs=log_probs,
         member_log_probs=found.log_probs,
-        confidence=confidence.double().exp().clamp(max=1.0),
+        confidence=words.amax(-1).double().exp().clamp(max=1.0),
         right=top == found.targets,
         mutual_information=apart.clamp(min=0.0),  # below zero by rounding only
         agreement=(weights * (found.tops == top)).sum(0),

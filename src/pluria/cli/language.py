@@ -1,0 +1,141 @@
+"""pluria perplexity: what low precision and its ensembles cost a language model on a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pluria.cli.options import DryRun, Json, Progress, Quiet, mistakes, note, show, told
+from pluria.core.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pluria.core.ensemble import Ensemble
+
+
+def perplexity(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A Hugging Face folder with its tokenizer.")],
+    text: Annotated[Path, typer.Option(help="A text file, UTF-8.")],
+    format: Annotated[str, typer.Option(help="Number system: int2..int8, fp8-e4m3, nf4, ...")] = "int5",
+    members: Annotated[int, typer.Option(help="How many.")] = 8,
+    granularity: Annotated[str, typer.Option(help="channel, tensor, or a group size.")] = "channel",
+    coupling: Annotated[str, typer.Option(help="stratified, antithetic or independent.")] = "stratified",
+    pool: Annotated[str, typer.Option(help="What is averaged at each token: probability or logit.")] = "probability",
+    context: Annotated[int | None, typer.Option(help="Tokens read at once; the network's own, at most 2048.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Tokens from window to window; half of the context.")] = None,
+    fit: Annotated[float, typer.Option(help="Share of the text, its beginning, that fits temperatures.")] = 0.25,
+    batch: Annotated[int, typer.Option(help="Windows at a time.")] = 1,
+    block: Annotated[int, typer.Option(help="Tokens whose words stand in memory at once.")] = 256,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of the members.")] = 0,
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code that comes with the folder.")] = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Perplexity and calibration of full precision, nearest rounding and an ensemble, before and after temperature.
+
+    Example: pluria perplexity folder --text text.txt --format int5 --members 8
+    """
+    import pluria
+    from pluria.core.params import params_of
+    from pluria.language import tokenizer_in
+    from pluria.recipe.resolve import device_of
+
+    with mistakes():
+        if not 0 < fit < 1:
+            raise ValueError(f"--fit is a share of the text between 0 and 1; got {fit}")
+        model = pluria.load(folder, trust=trust)
+        tokens = _tokens(tokenizer_in(folder, model=model, trust=trust), text)
+        how: dict[str, Any] = {"context": context, "stride": stride, "batch": batch, "block": block, "pool": pool}
+        parts = _parts(tokens, fit)
+        _check(model, parts, how)
+        grid: dict[str, Any] = {
+            "format": format,
+            "granularity": int(granularity) if granularity.isdigit() else granularity,
+        }
+        arms = {
+            "full precision": pluria.single(params_of(model)),
+            f"{format} nearest": pluria.nearest(model, **grid),
+            f"{format} ensemble": pluria.low_precision(model, members=members, coupling=coupling, key=seed, **grid),  # type: ignore[arg-type]
+        }
+        if dry_run:
+            counts = {"tokens": len(tokens), "fit": len(parts[0]), "figures": len(parts[1])}
+            return show({"arms": list(arms), "forwards": 2 + members, **counts})
+        how["device"] = device_of(device)
+        with told(quiet) as progress:
+            rows = _rows(model, arms, parts, how, progress)
+    note(
+        f"temperatures are fitted on the first {len(parts[0])} tokens, figures are of the other {len(parts[1])}", quiet
+    )
+    if json:
+        return show({"text": str(text), "tokens": {"fit": len(parts[0]), "figures": len(parts[1])}, "rows": rows})
+    _table(rows)
+
+
+def _tokens(tokenizer: Any, text: Path) -> Tensor:
+    from pluria.language import tokens_of
+
+    try:
+        return tokens_of(tokenizer, text.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{text} is no text in UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def _parts(tokens: Tensor, fit: float) -> tuple[Tensor, Tensor]:
+    """The beginning, which fits temperatures, and the rest, which gives the figures."""
+    at = round(len(tokens) * fit)
+    if min(at, len(tokens) - at) < 2:
+        raise ValueError(f"the text has {len(tokens)} tokens, too few to fit a temperature on {at} and score the rest")
+    return tokens[:at], tokens[at:]
+
+
+def _check(model: nn.Module, parts: tuple[Tensor, Tensor], how: dict[str, Any]) -> None:
+    """What would be refused later is refused before any work."""
+    from pluria.language.average import RULES
+    from pluria.language.perplexity import slide
+
+    for part in parts:
+        slide(model, part, context=how["context"], stride=how["stride"])
+    if how["pool"] not in RULES:
+        raise ValueError(f"--pool is {' or '.join(RULES)}; got {how['pool']!r}")
+    if how["batch"] < 1 or how["block"] < 1:
+        raise ValueError(f"--batch and --block are 1 or more; got {how['batch']} and {how['block']}")
+
+
+def _rows(
+    model: nn.Module,
+    arms: dict[str, Ensemble],
+    parts: tuple[Tensor, Tensor],
+    how: dict[str, Any],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    from pluria.language.perplexity import perplexity as measured
+    from pluria.language.temperature import fit_token_temperature
+
+    rows = []
+    for done, (name, ensemble) in enumerate(arms.items()):
+        progress("scoring", done, len(arms))
+        temperature = fit_token_temperature(model, ensemble, parts[0], **how)
+        for label, value in ((name, 1.0), (f"{name}, temperature", temperature)):
+            found = measured(model, ensemble, parts[1], temperature=value, **how)
+            rows.append({"name": label, "temperature": value, "perplexity": found.perplexity, **vars(found)})
+    return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "perplexity", "nats", "mean member", "ECE", "T", "mutual information", "agreement")
+    for row in rows:
+        apart = [f"{row[key]:.4f}" if row["members"] > 1 else "" for key in ("mutual_information", "agreement")]
+        figures = [f"{row[key]:.4f}" for key in ("nats", "member_nats", "ece")]
+        table.add_row(row["name"], f"{row['perplexity']:.3f}", *figures, f"{row['temperature']:.3f}", *apart)
+    Console(markup=False).print(table)
+
+
+COMMANDS = {"perplexity": perplexity}

@@ -40,15 +40,17 @@ def perplexity(
 
     Example: pluria perplexity folder --text text.txt --format int5 --members 8
     """
-    import pluria
+    from pluria.core.ensemble import single
     from pluria.core.params import params_of
     from pluria.language import tokenizer_in
     from pluria.recipe.resolve import device_of
+    from pluria.sample import low_precision, nearest
+    from pluria.store.pretrained import network_in
 
     with mistakes():
         if not 0 < fit < 1:
             raise ValueError(f"--fit is a share of the text between 0 and 1; got {fit}")
-        model = pluria.load(folder, trust=trust)
+        model = network_in(folder, trust=trust)
         tokens = _tokens(tokenizer_in(folder, model=model, trust=trust), text)
         how: dict[str, Any] = {"context": context, "stride": stride, "batch": batch, "block": block, "pool": pool}
         parts = _parts(tokens, fit)
@@ -58,9 +60,9 @@ def perplexity(
             "granularity": int(granularity) if granularity.isdigit() else granularity,
         }
         arms = {
-            "full precision": pluria.single(params_of(model)),
-            f"{format} nearest": pluria.nearest(model, **grid),
-            f"{format} ensemble": pluria.low_precision(model, members=members, coupling=coupling, key=seed, **grid),  # type: ignore[arg-type]
+            "full precision": single(params_of(model)),
+            f"{format} nearest": nearest(model, **grid),
+            f"{format} ensemble": low_precision(model, members=members, coupling=coupling, key=seed, **grid),  # type: ignore[arg-type]
         }
         if dry_run:
             counts = {"tokens": len(tokens), "fit": len(parts[0]), "figures": len(parts[1])}

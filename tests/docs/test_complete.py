@@ -13,11 +13,13 @@ import pluria
 from pluria.cli import app
 from pluria.numbers.format import FORMATS
 from pluria.recipe.catalogue import CATALOGUE, methods
+from pluria.recipe.pools import POOLS
 from pluria.recipe.schema import Arm, Data, Network, Recipe, Training
+from pluria.search import Budget
 from pluria.zoo import NETWORKS, READERS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PACKAGES = ("sample", "align", "predict", "pool", "score", "store", "language", "wrap")
+PACKAGES = ("sample", "align", "predict", "pool", "score", "store", "language", "search", "wrap")
 
 
 def words(page: str) -> set[str]:
@@ -50,6 +52,11 @@ def test_every_command_and_option_is_on_the_command_page() -> None:
 @pytest.mark.parametrize("model", [Recipe, Network, Training, Data, Arm])
 def test_every_key_is_on_the_recipe_page(model: type) -> None:
     assert set(model.model_fields) - words("recipes.md") == set()  # type: ignore[attr-defined]
+
+
+def test_every_budget_and_pool_is_on_its_page() -> None:
+    assert set(Budget.model_fields) - words("search.md") == set()
+    assert set(POOLS) - words("recipes.md") == set()
 
 
 def test_every_arm_and_option_is_on_the_recipe_page() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pluria.core.errors import DataError, RecipeError
 from pluria.pool import fit_linear, fit_log_linear, fit_temperature, greedy, mean_probability, vote
+from pluria.pool.kinds import from_dict, to_dict
 from pluria.recipe.catalogue import CATALOGUE
 from pluria.recipe.measure import measure
 from pluria.recipe.outputs import Outputs
@@ -103,6 +104,17 @@ def test_a_vote_counts_one_more_for_every_class() -> None:
     wanted = found.temperature(((shares * K + 1) / (K + C)).log())
     assert torch.allclose(found(rows(1)), wanted, atol=1e-12)
     assert math.isfinite(loss(found(rows(1)), rows(1).y))
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_file_can_hold_what_is_fitted(pool: str) -> None:
+    found = answer(pool, rows(0))
+    chain = found.chain()
+    if pool == "vote":
+        assert chain is None, "a chain would leave out the vote more for every class"
+        return
+    again = from_dict(json.loads(json.dumps(to_dict(chain))))
+    assert torch.equal(again(rows(1).logits.double()), found(rows(1)))
 
 
 def test_places_of_one_example_share_a_fold() -> None:

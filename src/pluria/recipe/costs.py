@@ -29,12 +29,12 @@ def cost(job: Job, sources: Sources, folder: RunFolder) -> dict[str, Any]:
         "seconds": sum(folder.seconds(places, job.arm.members, part) for part in PARTS),
         "backward_passes": 0,
     }
-    each = [_stored(job, network, sources[network]) for network in job.arm.networks]
+    each = [stored(job, network, sources[network]) for network in job.arm.networks]
     summed = {name: sum(one[name] for one in each) for name in each[0]}
     return found | summed | {"clipped": summed["clipped"] / summed["parameters"]}
 
 
-def _stored(job: Job, network: str, source: Source) -> dict[str, int]:
+def stored(job: Job, network: str, source: Source) -> dict[str, int]:
     """Bits of one network's members, and its parameters (tied ones once, buffers with them)."""
     single = not drawn(job.arm)
     model, ensemble = draw(job.plain(), network, source, [0] if single else list(range(job.arm.members)))

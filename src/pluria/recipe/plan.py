@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -100,8 +101,8 @@ def draw(job: Job, network: str, source: Source, positions: list[int]) -> tuple[
 
     What takes time, feedback and refresh, is kept with the source while there is room. Raises RecipeError.
     """
-    arm, feedback = job.arm, _wants_inputs(job.arm)
-    name = (arm.method, json.dumps(arm.options, sort_keys=True), bool(arm.refresh), network, job.seed)
+    arm, feedback = job.arm, wants_inputs(job.arm)
+    name = drawn_name(job, network)
     if (feedback or arm.refresh) and (held := source.drawn.find(name, positions)) is not None:
         return held
     try:
@@ -114,6 +115,12 @@ def draw(job: Job, network: str, source: Source, positions: list[int]) -> tuple[
     if feedback or arm.refresh:
         source.drawn.keep(name, positions, (model, ensemble))
     return model, ensemble
+
+
+def drawn_name(job: Job, network: str) -> tuple[Hashable, ...]:
+    """All that a member's tensors depend on besides its number; views and pools come later."""
+    arm = job.arm
+    return arm.method, json.dumps(arm.options, sort_keys=True), bool(arm.refresh), network, job.seed
 
 
 def _plain(job: Job, network: str, source: Source, positions: list[int], feedback: bool) -> tuple[nn.Module, Ensemble]:
@@ -130,7 +137,7 @@ def _refreshed(job: Job, network: str, source: Source, positions: list[int]) -> 
     return model, refresh(model, ensemble, source.unlabelled, forward=call)
 
 
-def _wants_inputs(arm: Arm) -> bool:
+def wants_inputs(arm: Arm) -> bool:
     """Whether an arm's members come from unlabelled inputs, by error feedback."""
     return "inputs" in inspect.signature(method_of(arm).make).parameters
 

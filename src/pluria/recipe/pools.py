@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from pluria.pool import (
+    Chain,
+    Linear,
     Temperature,
     fit_extremised,
     fit_linear,
@@ -39,8 +41,8 @@ from pluria.score import nll
 from pluria.zoo.dataset import IGNORED
 
 Pool = str
-Combine = Callable[[Tensor, Tensor | None], Tensor]
-"""(members' logits [K, M, C] in float64, weights) -> log-probabilities [M, C]."""
+Step = str | Callable[[Tensor], Tensor]
+"""The name of a pool without parameters, or a fitted one: members' logits [K, M, C] to log-probabilities [M, C]."""
 
 FOLDS = 5
 CHOICE: tuple[Pool, ...] = ("mean_probability", "mean_logit")
@@ -51,7 +53,7 @@ CHOICE: tuple[Pool, ...] = ("mean_probability", "mean_logit")
 class Rule:
     """How a pool comes from logits `[K, M, C]` and targets `[M]`, whether labels fit it, and its own temperature."""
 
-    fit: Callable[[Tensor, Tensor], Combine]
+    fit: Callable[[Tensor, Tensor], Step]
     labelled: bool = False
     own: bool = False
 
@@ -64,21 +66,25 @@ class Answer:
     """
 
     pool: Pool
-    combine: Combine
+    step: Step
     temperature: Temperature
     loss: float
 
     def __call__(self, rows: Outputs) -> Tensor:
-        return self.temperature(self.combine(rows.logits.to(torch.float64), rows.weights))
+        return self.temperature(_taken(self.step, rows.logits.to(torch.float64), rows.weights))
+
+    def chain(self) -> Chain | None:
+        """The same as a chain that a file can hold; None for the vote, which a chain takes without the vote more."""
+        return None if self.pool == "vote" else Chain((self.step, self.temperature))
 
 
 def answer(pool: Pool, rows: Outputs) -> Answer:
     """The pool and its temperature fitted on calibration rows; ValueError where these do not do."""
     rule, logits = POOLS[pool], rows.logits.to(torch.float64)
-    combine = rule.fit(logits, rows.y)
-    pooled = _unseen(rule, logits, rows) if rule.labelled else combine(logits, rows.weights)
+    step = rule.fit(logits, rows.y)
+    pooled = _unseen(rule, logits, rows) if rule.labelled else _taken(step, logits, rows.weights)
     temperature = Temperature(1.0) if rule.own else fit_temperature(pooled, rows.y)
-    return Answer(pool, combine, temperature, float(nll(temperature(pooled), rows.y).mean()))
+    return Answer(pool, step, temperature, float(nll(temperature(pooled), rows.y).mean()))
 
 
 def calibrated(rows: Outputs) -> dict[Pool, float]:
@@ -105,12 +111,16 @@ def too_few(pool: Pool | None, members: int, targets: Tensor) -> int | None:
     return wanted if left < wanted else None
 
 
+def _taken(step: Step, logits: Tensor, weights: Tensor | None) -> Tensor:
+    return PLAIN[step](logits, weights) if isinstance(step, str) else step(logits)
+
+
 def _unseen(rule: Rule, logits: Tensor, rows: Outputs) -> Tensor:
     """Every row answered by a pool that was fitted on the other folds."""
 
     def fit(some: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
-        combine = rule.fit(some, y)
-        return lambda others: combine(others, None)
+        step = rule.fit(some, y)
+        return lambda others: _taken(step, others, None)
 
     return out_of_fold(fit, logits, rows.y, folds=_folds(rows))
 
@@ -124,26 +134,8 @@ def _folds(rows: Outputs) -> Tensor:
     return folds
 
 
-def _plain(rule: Combine) -> Rule:
-    return Rule(lambda logits, y: rule)
-
-
-def _weighted(weigh: Callable[[Tensor, Tensor], Tensor], *, labelled: bool) -> Rule:
-    """A rule that weighs the members; no other weights come in."""
-
-    def fit(logits: Tensor, y: Tensor) -> Combine:
-        weights = weigh(logits, y)
-        return lambda some, _: mean_probability(some, weights)
-
-    return Rule(fit, labelled)
-
-
-def _fitted(fit: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]], *, own: bool) -> Rule:
-    def made(logits: Tensor, y: Tensor) -> Combine:
-        pool = fit(logits, y)
-        return lambda some, _: pool(some)
-
-    return Rule(made, labelled=True, own=own)
+def _weighted(weights: Tensor) -> Linear:
+    return Linear(tuple(weights.tolist()))
 
 
 def _counted(logits: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -152,17 +144,22 @@ def _counted(logits: Tensor, weights: Tensor | None = None) -> Tensor:
     return ((members * vote(logits, weights).exp() + 1) / (members + classes)).log()
 
 
+PLAIN: Mapping[Pool, Callable[..., Tensor]] = {
+    "mean_probability": mean_probability,
+    "mean_logit": mean_logit,
+    "vote": _counted,
+    "median_probability": median_probability,
+    "trimmed_probability": trimmed_probability,
+}
+"""Pools without parameters, which take the members' weights."""
+
 POOLS: Mapping[Pool, Rule] = {
-    "mean_probability": _plain(mean_probability),
-    "mean_logit": _plain(mean_logit),
-    "vote": _plain(_counted),
-    "median_probability": _plain(median_probability),
-    "trimmed_probability": _plain(trimmed_probability),
-    "fit_log_linear": _fitted(fit_log_linear, own=True),
-    "fit_linear": _fitted(fit_linear, own=False),
-    "fit_extremised": _fitted(fit_extremised, own=True),
-    "greedy": _weighted(greedy, labelled=True),
+    **{name: Rule(lambda logits, y, name=name: name) for name in PLAIN},  # type: ignore[misc]
+    "fit_log_linear": Rule(fit_log_linear, labelled=True, own=True),
+    "fit_linear": Rule(fit_linear, labelled=True),
+    "fit_extremised": Rule(fit_extremised, labelled=True, own=True),
+    "greedy": Rule(lambda logits, y: _weighted(greedy(logits, y)), labelled=True),
     # There are no rows of no particular kind in a recipe: a member's habits are read from the calibration rows.
-    "zpe": _weighted(lambda logits, y: zpe(logits, logits), labelled=False),
+    "zpe": Rule(lambda logits, y: _weighted(zpe(logits, logits))),
 }
 """Pools of a recipe by their names in the catalogue."""

@@ -20,6 +20,11 @@ def read_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
 
     Relative paths in the recipe are left as they are: they are relative to where the command runs. Raises RecipeError.
     """
+    return make_recipe(read_plain(path, changes), str(path))
+
+
+def read_plain(path: str | Path, changes: list[str] | None = None) -> dict[str, Any]:
+    """The plain data of a YAML file with changes put in, not checked further; RecipeError where it is no mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         held = yaml.safe_load(text)
@@ -30,8 +35,8 @@ def read_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
     if not isinstance(held, dict):
         raise RecipeError(f"{path} holds {type(held).__name__}; a recipe is a mapping with network, data and arms")
     for change in changes or []:
-        _put(held, change)
-    return make_recipe(held, str(path))
+        put(held, change)
+    return held
 
 
 def make_recipe(held: dict[str, Any], what: str = "the recipe") -> Recipe:
@@ -53,7 +58,8 @@ def _follows(problem: Any, problems: list[Any]) -> bool:
     return inner or (UNION[1] in place and isinstance(problem["input"], dict))
 
 
-def _put(held: dict[str, Any], change: str) -> None:
+def put(held: dict[str, Any], change: str) -> None:
+    """Put a change `key=value` into a plain recipe; RecipeError where there is no such place."""
     path, equals, value = change.partition("=")
     if not equals or not path:
         raise RecipeError(f"--set takes key=value, such as data.rows=500; got {change!r}")

@@ -9,7 +9,7 @@ the folder pins what else the bits depend on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from pluria.recipe.plan import Job, draw
 from pluria.recipe.prepare import Prepared, Progress, pinned, prepare, quiet
 from pluria.recipe.resolve import device_of
 from pluria.recipe.schema import ONLY, Recipe
+from pluria.recipe.source import Source
 from pluria.store.file import save
+from pluria.zoo.dataset import Dataset
 from pluria.zoo.views import view
 
 
@@ -71,9 +73,26 @@ def _predict(
     prepared: Prepared, folder: RunFolder, job: Job, network: str, positions: list[int], parts: tuple[str, ...]
 ) -> Iterator[int]:
     """Keep the outputs of one network's members at these positions on these parts, and tell which are done."""
-    recipe, rows = prepared.recipe, prepared.rows.parts(job.arm.beyond)
-    model, ensemble = draw(job, network, prepared.sources[network], positions)
-    batches = Chain([rows[part].batches(recipe.batch) for part in parts])
+    rows = prepared.rows.parts(job.arm.beyond)
+    source, some = prepared.sources[network], {part: rows[part] for part in parts}
+    return keep_outputs(prepared.recipe, source, some, folder, job, network, positions)
+
+
+def keep_outputs(
+    recipe: Recipe,
+    source: Source,
+    rows: Mapping[str, Dataset],
+    folder: RunFolder,
+    job: Job,
+    network: str,
+    positions: list[int],
+) -> Iterator[int]:
+    """Keep the outputs of one network's members at these positions on rows by the name of their part.
+
+    Gives each position as soon as it is done. Raises DataError for outputs that are not finite.
+    """
+    model, ensemble = draw(job, network, source, positions)
+    batches = Chain([part.batches(recipe.batch) for part in rows.values()])
     options: dict[str, Any] = {
         "class_axis": recipe.class_axis,
         "device": device_of(recipe.device),
@@ -82,9 +101,9 @@ def _predict(
     }
     blocks = predict(model, ensemble, batches, views=[view(name) for name in job.arm.views], **options)
     for at in positions:
-        for part in parts:
+        for part, some in rows.items():
             start, held, count = time.perf_counter(), [], 0
-            while count < len(rows[part]):
+            while count < len(some):
                 held.append(next(blocks).outputs[0])
                 count += len(held[-1])
             outputs = torch.cat(held)

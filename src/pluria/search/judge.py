@@ -1,0 +1,82 @@
+"""What an ensemble is worth: pool and temperature fitted on one half of the rows seen, scored on the other half."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pluria.recipe.costs import stored
+from pluria.recipe.plan import Job
+from pluria.recipe.pools import CHOICE, Pool, answer
+from pluria.recipe.source import Sources
+from pluria.score import nll
+from pluria.search.members import Members, sizes
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The first members of a kind behind a pool, with its NLL on the rows that choose and what it costs.
+
+    `scaled` says whether a temperature is fitted; without one the pool is the mean of the probabilities.
+    """
+
+    job: Job
+    pool: Pool
+    scaled: bool
+    loss: float
+    bits: int
+
+    @property
+    def forwards(self) -> int:
+        """Members that answer each example."""
+        return self.job.size
+
+    @property
+    def name(self) -> str:
+        """Name of the kind at this size."""
+        return self.job.name
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        arm = self.job.arm.model_dump(mode="json", exclude={"each", "beyond"})
+        told = {"name": self.name, "pool": self.pool, "temperature": self.scaled, "nll": self.loss}
+        return {**told, "forwards": self.forwards, "bits": self.bits, "arm": arm}
+
+
+def bits(job: Job, sources: Sources) -> int:
+    """Bits of all members of an arm, for each network in the smaller form: member by member, or as bit planes."""
+    each = [stored(job, network, sources[network]) for network in job.arm.networks]
+    return sum(min(one["bits_members"], one["bits_planes"]) for one in each)
+
+
+def sized(job: Job, members: int) -> Job:
+    """The kind with its first members alone; views that no member sees are left out of nothing, so places stay."""
+    if members == job.arm.members:
+        return job
+    head, times, tail = job.name.partition(f" × {job.arm.members}")
+    shown = f" × {members}" if members > 1 else ""
+    return replace(
+        job, name=f"{head}{shown if times else ''}{tail}", arm=job.arm.model_copy(update={"members": members})
+    )
+
+
+def judged(members: Members, job: Job, look: int, pools: Sequence[Pool], most: float | None) -> list[Candidate]:
+    """Every size of a kind up to its own under every pool, as far as memory allows, on the rows up to a look."""
+    found = []
+    for size in sizes(job.arm.members):
+        one = sized(job, size)
+        held = bits(one, members.sources)
+        if most is not None and held > most:
+            break
+        fit, choose = members.outputs(one, size, look)
+        found.append(Candidate(one, CHOICE[0], False, float(nll(choose.pooled(), choose.y).mean()), held))
+        # One answer is its own mean, and pools that weigh or bend several have nothing to do.
+        for pool in pools if one.size > 1 else CHOICE[:1]:
+            try:
+                fitted = answer(pool, fit)
+            except ValueError:
+                continue  # too few rows for a pool that labels fit
+            loss = float(nll(fitted(choose), choose.y).mean())
+            found.append(Candidate(one, pool, True, loss, held))
+    return found

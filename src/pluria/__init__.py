@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pluria.store.checkpoint import read_checkpoint
     from pluria.store.export import export_member, export_members, packed
     from pluria.store.file import load, load_all, save
+    from pluria.store.folder import export_folder
     from pluria.wrap.classifier import PluriaClassifier
     from pluria.wrap.module import EnsembleModule
     from pluria.wrap.regressor import PluriaRegressor
@@ -66,6 +67,7 @@ _WHERE = {
     "store.checkpoint": ("read_checkpoint",),
     "store.export": ("export_member", "export_members", "packed"),
     "store.file": ("load", "load_all", "save"),
+    "store.folder": ("export_folder",),
     "wrap.classifier": ("PluriaClassifier",),
     "wrap.module": ("EnsembleModule",),
     "wrap.regressor": ("PluriaRegressor",),
@@ -107,6 +109,7 @@ __all__ = [
     "compare",
     "compensated",
     "dropout",
+    "export_folder",
     "export_member",
     "export_members",
     "fit_temperature",

@@ -167,21 +167,29 @@ def score(
 
 def export(
     file: EnsembleFile,
-    out: Annotated[Path, typer.Option(help="A .safetensors or .pt file; a folder for --all; .pluria for --packed.")],
+    out: Annotated[
+        Path, typer.Option(help="A .safetensors or .pt file; a folder for --all and --folder; .pluria for --packed.")
+    ],
     member: Annotated[int, typer.Option(help="Number of the member.")] = 0,
     every: Annotated[bool, typer.Option("--all", help="Every member, into a folder.")] = False,
     packed: Annotated[
         str | None, typer.Option(help="members or planes: the ensemble with codes, without its base.")
     ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Write the member as a Hugging Face folder; this is the one it was drawn from.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder, for --folder.")] = False,
     name: Name = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write members as ordinary checkpoints that plain torch loads, or the ensemble as packed codes."""
+    """Write members as ordinary checkpoints that plain torch loads, as Hugging Face folders, or as packed codes."""
     from pluria.store.export import SUFFIXES, export_member, export_members
     from pluria.store.export import packed as pack
     from pluria.store.file import save
 
+    if folder is not None:
+        return _as_folder(file, name, member, folder, out, overwrite, dry_run, alone=not every and packed is None)
     if not every or packed is not None:
         ready(out)
     loaded = opened(file)
@@ -205,6 +213,22 @@ def export(
         else:
             export_member(ensemble, member, out)
     print(f"wrote {out}: {what}")
+
+
+def _as_folder(
+    file: Path, name: str | None, member: int, source: Path, out: Path, overwrite: bool, dry_run: bool, *, alone: bool
+) -> None:
+    """Write a member as a folder like the one it was drawn from."""
+    from pluria.store.file import load_all
+    from pluria.store.folder import export_folder
+
+    ensemble = chosen(load_all(file, mapped=True), name)
+    with mistakes():
+        if not alone:
+            raise ValueError("--folder writes one member; it does not go with --all or --packed")
+        if not dry_run:
+            export_folder(ensemble, member, out, source=source, overwrite=overwrite)
+    print(f"{'would write' if dry_run else 'wrote'} {out}: member {member}, as {source}")
 
 
 def _drawn(

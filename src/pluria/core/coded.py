@@ -19,6 +19,9 @@ from pluria.numbers.packing import pack, unpack
 from pluria.numbers.rounding import codes as codes_of
 from pluria.numbers.rounding import decode, floor_codes
 
+CHUNK = 2**20
+"""Elements decoded at a time, so that no temporary has a tensor's size; a multiple of eight, for whole bytes."""
+
 
 @dataclass(frozen=True)
 class Coded:
@@ -54,12 +57,25 @@ class Coded:
 
     def write(self, member: int, out: Tensor) -> None:
         check_member(member, self.size)
-        grid = self.grids[member if len(self.grids) > 1 else 0]
-        count, bits = self.shape.numel(), grid.format.bits
-        code = unpack(self.codes[0 if self.planes is not None else member], bits, count)
-        if self.planes is not None:
-            code = code + unpack(self.planes[member], 1, count)
-        out.copy_(decode(code, grid, torch.empty(self.shape, dtype=torch.float32, device=code.device)))
+        straight = out.is_contiguous()
+        target = out if straight else torch.empty(self.shape, dtype=out.dtype, device=out.device)
+        flat, grid = target.view(-1), self.grids[member if len(self.grids) > 1 else 0]
+        for start in range(0, flat.numel(), CHUNK):
+            code = self._codes(member, start, min(start + CHUNK, flat.numel()))
+            flat[start : start + len(code)] = decode(
+                code, grid, torch.empty(len(code), dtype=torch.float32, device=code.device), start=start
+            )
+        if not straight:
+            out.copy_(target)
+
+    def _codes(self, member: int, start: int, stop: int) -> Tensor:
+        """Codes of the flat elements start..stop-1 of a member."""
+
+        def part(packed: Tensor, bits: int) -> Tensor:
+            return unpack(packed[start * bits // 8 : (stop * bits + 7) // 8], bits, stop - start)
+
+        own = part(self.codes[0 if self.planes is not None else member], self.grids[0].format.bits)
+        return own if self.planes is None else own + part(self.planes[member], 1)
 
     def bits(self, members: Sequence[int]) -> Bits:
         scales = sum(grid.bits() for grid in self.grids)

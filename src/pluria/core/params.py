@@ -14,6 +14,9 @@ Params = Mapping[str, Tensor]
 
 SHOWN = 5
 
+CHUNK = 2**22
+"""Elements that are asked at a time whether they are finite."""
+
 
 def params_of(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the model's state dict, detached; tied names share one tensor, non-persistent buffers are left out."""
@@ -82,8 +85,13 @@ def check_same(several: Iterable[Params]) -> None:
 
 def _finite(value: Tensor) -> bool:
     # 8-bit floats cannot be asked by themselves.
-    value = value.to(torch.float32) if value.element_size() == 1 else value
-    return bool(torch.isfinite(value).all()) or bool(((value == 0) | torch.isneginf(value)).all())
+    if value.element_size() == 1:
+        value = value.to(torch.float32)
+    # In parts: the answers for a whole tensor take several times its memory.
+    parts = torch.split(value.reshape(-1), CHUNK)
+    return all(bool(torch.isfinite(part).all()) for part in parts) or all(
+        bool(((part == 0) | torch.isneginf(part)).all()) for part in parts
+    )
 
 
 def _listed(names: list[str], what: str) -> str:

@@ -68,12 +68,12 @@ def floor_codes(tensor: Tensor, grid: Grid) -> Tensor:
     return torch.cat(parts)
 
 
-def decode(code: Tensor, grid: Grid, out: Tensor) -> Tensor:
-    """Write the values of flat codes into `out` and return it."""
+def decode(code: Tensor, grid: Grid, out: Tensor, *, start: int = 0) -> Tensor:
+    """Write the values of flat codes, the first of them that of element `start`, into `out` and return it."""
     flat = out.view(-1)
-    for start, stop in _chunks(flat):
-        scale, zero = grid.spread(start, stop)
-        flat[start:stop] = grid.format.decode(code[start:stop], zero) * scale
+    for low, high in _chunks(flat):
+        scale, zero = grid.spread(start + low, start + high)
+        flat[low:high] = grid.format.decode(code[low:high], zero) * scale
     return out
 
 

@@ -10,7 +10,8 @@ With nearest rounding in place of stochastic it is GPTQ (Frantar et al., ICLR 20
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -28,8 +29,10 @@ from pluria.numbers.rounding import Address, uniforms_at
 from pluria.sample.feedback import Columns, factor, round_columns
 from pluria.sample.moments import Moments, moments
 from pluria.sample.rounding import Formats, Where, low_precision, nearest
+from pluria.sample.sequential import Follower, walk
 
 Order = Literal["given", "falling"]
+Follow = Literal["model", "reference", "member"]
 CHUNK = 2**22
 """Random words made at a time."""
 
@@ -44,8 +47,10 @@ def compensated(
     granularity: Granularity = "channel",
     order: Order = "given",
     damping: float = 0.01,
+    follow: Follow = "model",
     where: Where = None,
     key: Key | int = 0,
+    copy: bool = True,
 ) -> Ensemble:
     """Members of `model` by stochastic rounding with error feedback, kept as codes of their own.
 
@@ -53,6 +58,9 @@ def compensated(
     format   integers, "int2".."int8" or "int4-asymmetric" and so on; or a mapping from name patterns to them
     order    columns are rounded as they are "given", or in "falling" order of their inputs' mean square
     damping  what is added to the moments' diagonal, in units of its mean
+    follow   whose layers give the inputs of those behind them: the "model" as it is; or block by block, with what runs
+             before a block rounded: one "reference" for all members, rounded to the nearest with feedback, or each
+             "member" itself (K times the work, and K times the activations). Moments of one block are held at a time
 
     All else as in `low_precision`, which rounds the same tensors with the same random words onto the same grids: where
     the moments are diagonal the members are equal bit for bit. Tensors without moments (see `moments`), and layers
@@ -60,12 +68,13 @@ def compensated(
 
     The first k members do not change as `members` grows. The same key gives the same bits on one machine with one
     number of threads; on another, sums of floats may decide otherwise, so store what has to stay. Raises ValueError
-    for a bad option, for moments that do not fit the model, or that are not positive definite after damping.
+    for a bad option, for moments that do not fit the model, or that are not positive definite after damping; and with
+    `follow` for a model without blocks that run one after another.
     """
-    _check(model, order, damping)
-    options = {"format": format, "granularity": granularity, "where": where}
+    _check(model, inputs, order, damping, follow)
+    options = {"format": format, "granularity": granularity, "where": where, "copy": copy}
     plain = low_precision(model, members=members, coupling=coupling, key=key, **options)  # type: ignore[arg-type]
-    return _with_feedback(plain, model, inputs, order, damping)
+    return _with_feedback(plain, model, inputs, follow, order, damping)
 
 
 def gptq(
@@ -76,46 +85,105 @@ def gptq(
     granularity: Granularity = "channel",
     order: Order = "given",
     damping: float = 0.01,
+    follow: Follow = "model",
     where: Where = None,
+    copy: bool = True,
 ) -> Ensemble:
     """The one model by nearest rounding with error feedback: the control at equal bits. Options as in `compensated`."""
-    _check(model, order, damping)
-    plain = nearest(model, format=format, granularity=granularity, where=where)
-    return _with_feedback(plain, model, inputs, order, damping)
+    _check(model, inputs, order, damping, follow)
+    plain = nearest(model, format=format, granularity=granularity, where=where, copy=copy)
+    return _with_feedback(plain, model, inputs, follow, order, damping)
 
 
-def _check(model: object, order: str, damping: float) -> None:
+def _check(model: object, inputs: object, order: str, damping: float, follow: str) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"feedback needs the model that is run on the inputs; got {type(model).__name__}")
     if order not in get_args(Order):
         raise ValueError(f"an order is one of {', '.join(get_args(Order))}; got {order!r}")
     if isinstance(damping, bool) or not 0 <= damping < math.inf:
         raise ValueError(f"damping is zero or more, in units of the mean diagonal; got {damping!r}")
+    if follow not in get_args(Follow):
+        raise ValueError(f"layers follow one of {', '.join(get_args(Follow))}; got {follow!r}")
+    if follow != "model" and isinstance(inputs, Moments):
+        raise ValueError(f"follow={follow!r} takes moments of its own; give the batches in place of moments")
 
 
 def _with_feedback(
-    plain: Ensemble, model: nn.Module, inputs: Moments | Iterable[Any], order: Order, damping: float
+    plain: Ensemble,
+    model: nn.Module,
+    inputs: Moments | Iterable[Any],
+    follow: Follow,
+    order: Order,
+    damping: float,
 ) -> Ensemble:
     """The plainly rounded ensemble with its families that have moments rounded again, with feedback."""
     rounded = {f.name: f for f in plain.families.values() if isinstance(f, Rounded)}
     for name, family in rounded.items():
         if not isinstance(family.format, Integer):
             raise ValueError(f"tensor {name!r}: feedback needs integers, int2 to int8; got {family.format.name}")
-    found = inputs if isinstance(inputs, Moments) else moments(model, inputs)
-    if not any(name in found.second for name in rounded):
+    made: Mapping[str, Family]
+    if isinstance(inputs, Moments) or follow == "model":
+        made = _at_once(
+            plain, rounded, inputs if isinstance(inputs, Moments) else moments(model, inputs), order, damping
+        )
+    else:
+        made = _in_turn(plain, model, inputs, follow, order, damping)
+    if not made:
         raise ValueError("no tensor that is rounded has moments, so there is nothing to compensate; see `moments`")
-    made: dict[int, Family] = {}
+    known = {id(rounded[name]): family for name, family in made.items()}
+    return plain.with_families({name: known.get(id(f), f) for name, f in plain.families.items()})
+
+
+def _at_once(
+    plain: Ensemble, rounded: Mapping[str, Rounded], found: Moments, order: Order, damping: float
+) -> dict[str, Family]:
+    """Families with feedback from moments of the model as it is."""
+    made: dict[str, Family] = {}
     for name, family in rounded.items():
         second = found.second.get(name)
-        if second is None or not bool(second.any()):
+        if second is None:
             continue
         if found.layouts[name] != family.layout:
             raise ValueError(f"tensor {name!r}: moments of {found.layouts[name]} do not fit {family.layout}")
-        made[id(family)] = _coded(family, second, plain.members, order, damping)
-    return plain.with_families({name: made.get(id(f), f) for name, f in plain.families.items()})
+        if bool(second.any()):
+            made[name] = _coded(family, _prepared(family, second, order, damping), plain.members)
+        else:
+            made[name] = family
+    return made
 
 
-def _coded(family: Rounded, second: Tensor, members: tuple[int, ...], order: Order, damping: float) -> Coded:
+def _in_turn(
+    plain: Ensemble, model: nn.Module, inputs: Iterable[Any], follow: Follow, order: Order, damping: float
+) -> dict[str, Family]:
+    """Families with feedback from moments behind rounded layers: of one reference, or of each member for itself."""
+    parts: dict[str, list[Coded]] = {}
+    own = follow == "member"
+
+    def visit(number: int, name: str, second: Tensor) -> Family | None:
+        family = plain.families[name]
+        if not isinstance(family, Rounded) or not bool(second.any()):
+            return None
+        ready = _prepared(family, second, order, damping)
+        mine = _coded(family, ready, plain.members[number : number + 1] if own else plain.members)
+        parts.setdefault(name, []).append(mine)
+        return mine if own or family.coupling is None else _coded(replace(family, coupling=None), ready, (0,))
+
+    closest = {n: replace(f, coupling=None) if isinstance(f, Rounded) else f for n, f in plain.families.items()}
+    reference = [Follower(plain.with_families(closest), plain.members[0])]
+    walk(model, inputs, [Follower(plain, member) for member in plain.members] if own else reference, visit)
+    return {name: _end_to_end(found) for name, found in parts.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """A weight, its grid and its feedback, in the order `at` of rounding."""
+
+    columns: Columns
+    grid: Grid
+    at: Tensor
+
+
+def _prepared(family: Rounded, second: Tensor, order: Order, damping: float) -> _Ready:
     value, grid = family.parts(0)
     second = second.to(value.device)
     at = _order(second, order)
@@ -127,13 +195,22 @@ def _coded(family: Rounded, second: Tensor, members: tuple[int, ...], order: Ord
             f"the inputs of layer {layer!r} have moments that are not positive definite at damping {damping}. "
             "Give more inputs, or a larger damping"
         )
-    columns = _columns(family, value, grid, feedback, at)
+    return _Ready(_columns(family, value, grid, feedback, at), grid, at)
+
+
+def _coded(family: Rounded, ready: _Ready, members: Sequence[int]) -> Coded:
     rows, clipped = [], 0
     for member in members:
-        codes, beyond = round_columns(columns, _uniforms(family, family.address(member), at))
-        rows.append(_flat(family, codes, at))
+        codes, beyond = round_columns(ready.columns, _uniforms(family, family.address(member), ready.at))
+        rows.append(_flat(family, codes, ready.at))
         clipped += beyond
-    return keep_codes(rows, grid, family, clipped=clipped / (len(members) * family.layout.numel))
+    return keep_codes(rows, ready.grid, family, clipped=clipped / (len(members) * family.layout.numel))
+
+
+def _end_to_end(parts: Sequence[Coded]) -> Coded:
+    """Members of several families on one grid."""
+    clipped = sum(getattr(part, "clipped", None) or 0.0 for part in parts) / len(parts)
+    return replace(parts[0], codes=torch.cat([part.codes for part in parts]), clipped=clipped)
 
 
 def _order(second: Tensor, order: Order) -> Tensor:

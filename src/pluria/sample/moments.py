@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -68,12 +69,8 @@ def moments(model: nn.Module, inputs: Iterable[Any], *, forward: Forward = call)
     """
     check_batches(inputs)
     twin = working_copy(model)
-    sums: dict[str, _Sum] = {}
-    first = ties(twin)
-    for name, layer in _layers(twin).items():
-        layer.register_forward_pre_hook(_watch(name, sums.setdefault(first[name], _Sum())), with_kwargs=True)
-    device, seen = place(twin), False
-    with torch.no_grad():
+    device, seen, first = place(twin), False, ties(twin)
+    with watching(layers_of(twin), first) as sums, torch.no_grad():
         for batch in inputs:
             seen = True
             forward(twin, moved(batch, device, None))
@@ -88,8 +85,19 @@ def moments(model: nn.Module, inputs: Iterable[Any], *, forward: Forward = call)
     return Moments(second, layouts, {name: sums[first[name]].count for name in second})
 
 
+@contextmanager
+def watching(layers: Mapping[str, nn.Module], first: Mapping[str, str]) -> Iterator[dict[str, Sum]]:
+    """Sums over the inputs of some layers while the block runs, by the first of the names that are tied."""
+    sums: dict[str, Sum] = {}
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            watch = _watch(name, sums.setdefault(first[name], Sum()))
+            hooks.callback(layer.register_forward_pre_hook(watch, with_kwargs=True).remove)
+        yield sums
+
+
 @dataclass
-class _Sum:
+class Sum:
     """The running sum of x x^T, of how many positions, and whether inputs without any came by."""
 
     total: Tensor | None = None
@@ -109,7 +117,7 @@ class _Sum:
         return (self.total + self.total.mT) / (2 * self.count)
 
 
-def _layers(model: nn.Module) -> dict[str, nn.Module]:
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     """Layers whose inputs are taken, by the name of their weight."""
     own, found = tensors(model), dict[str, nn.Module]()
     for prefix, module in model.named_modules():
@@ -125,7 +133,7 @@ def _is_conv1d(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
-def _watch(name: str, total: _Sum) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+def _watch(name: str, total: Sum) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
     def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         x: Tensor = (args[0] if args else next(iter(named.values()))).detach()
         check_seen(x, name.rpartition(".")[0], wanted="moments")

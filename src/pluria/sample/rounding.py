@@ -18,8 +18,8 @@ from pluria.core.errors import CheckpointError
 from pluria.core.family import Family, Joined, Shared
 from pluria.core.model import OTHER, ROUNDED, Role, guess_roles
 from pluria.core.model import roles as roles_of
-from pluria.core.params import Params, check_finite, copied, params_of
-from pluria.core.rounded import Rounded
+from pluria.core.params import Params, check_finite, copied
+from pluria.core.rounded import Rounded, base_value
 from pluria.numbers.coupling import COUPLINGS, Coupling
 from pluria.numbers.format import Format, number_format
 from pluria.numbers.grid import Granularity
@@ -40,6 +40,7 @@ def low_precision(
     where: Where = None,
     roles: Mapping[str, Role] | None = None,
     key: Key | int = 0,
+    copy: bool = True,
 ) -> Ensemble:
     """Members of `source` by stochastic rounding; the first k members do not change as `members` grows.
 
@@ -52,13 +53,15 @@ def low_precision(
     where        name patterns ("features.*", "!*.head.weight" leaves out), or a function of name and role; by default
                  tensors with two or more axes of linear, conv and embedding layers; integers are passed over
     roles        what each tensor is for; read from the model, or guessed from names and shapes
+    copy         False uses the tensors of a model or its params as they are, so a large model is held once; they must
+                 not be changed afterwards
 
     Raises ValueError for a bad option, TypeError for another source (a path), CheckpointError for NaN, Inf or a
     checkpoint that is quantised already.
     """
     if coupling not in COUPLINGS:
         raise ValueError(f"a coupling is one of {', '.join(COUPLINGS)}; got {coupling!r}")
-    return _rounded(source, format, members, coupling, granularity, where, roles, key)
+    return _rounded(source, format, members, coupling, granularity, where, roles, key, copy)
 
 
 def nearest(
@@ -68,10 +71,11 @@ def nearest(
     granularity: Granularity = "channel",
     where: Where = None,
     roles: Mapping[str, Role] | None = None,
+    copy: bool = True,
 ) -> Ensemble:
     """The one model nearest to `source` on the grid (each member's, for an ensemble): the control at equal bits."""
     members = len(source) if isinstance(source, Ensemble) else 1
-    return _rounded(source, format, members, None, granularity, where, roles, Key(0))
+    return _rounded(source, format, members, None, granularity, where, roles, Key(0), copy)
 
 
 def _rounded(
@@ -83,10 +87,11 @@ def _rounded(
     where: Where,
     given: Mapping[str, Role] | None,
     key: Key | int,
+    copy: bool,
 ) -> Ensemble:
     if isinstance(members, bool) or not isinstance(members, int) or members < 1:
         raise ValueError(f"an ensemble has one member or more; got {members!r}")
-    base, found = _base(source)
+    base, found = _base(source, copy)
     _check_granularity(granularity)
     found, key = {**found, **(given or {})}, key if isinstance(key, Key) else Key(key)
     _refuse_unmatched(base.families, where, format, given or {})
@@ -107,14 +112,17 @@ def _rounded(
     return Ensemble(families, tuple(range(members)), base.weights[turns])
 
 
-def _base(source: Source) -> tuple[Ensemble, Mapping[str, Role]]:
+def _base(source: Source, copy: bool) -> tuple[Ensemble, Mapping[str, Role]]:
     """The ensemble that is rounded, and the roles of its tensors."""
     if isinstance(source, Ensemble):
         for member in source.members:
-            check_finite(source.params(member), what=f"member {member} of the ensemble")
+            for name, family in source.families.items():  # one at a time: a member may be all that fits
+                value = base_value(family, member)
+                check_finite({name: value}, what=f"member {member} of the ensemble")
         return source, guess_roles(source.outline())
+    held = source.state_dict(keep_vars=True) if isinstance(source, nn.Module) else _checked(source)
     # Copied, for the grids are fitted now: training on would move the weights from under them.
-    params = params_of(source) if isinstance(source, nn.Module) else copied(_checked(source))
+    params = copied(held) if copy else held
     check_finite(params)
     return single(params), roles_of(source) if isinstance(source, nn.Module) else guess_roles(params)
 

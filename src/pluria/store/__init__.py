@@ -3,10 +3,12 @@
 from pluria.store.checkpoint import Checkpoint, read_checkpoint
 from pluria.store.export import export_member, export_members, packed
 from pluria.store.file import Loaded, load, load_all, save
+from pluria.store.folder import export_folder
 
 __all__ = [
     "Checkpoint",
     "Loaded",
+    "export_folder",
     "export_member",
     "export_members",
     "load",

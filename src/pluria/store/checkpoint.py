@@ -39,10 +39,12 @@ class Checkpoint:
     notes: tuple[str, ...]
 
 
-def read_checkpoint(path: str | os.PathLike[str], *, level: str | None = None) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str], *, level: str | None = None, mapped: bool = False) -> Checkpoint:
     """The tensors of a checkpoint: a `.safetensors` or torch file, an index of shards, or a folder with one of them.
 
-    level   the entry that holds the tensors, where the usual ones (`state_dict`, `model`, ...) are not meant
+    level    the entry that holds the tensors, where the usual ones (`state_dict`, `model`, ...) are not meant
+    mapped   tensors are views of the files, which the system reads where they are used and may forget again: a large
+             model takes no memory of its own. The files may be replaced meanwhile, but not written over in place
 
     Prefixes that all names have (`module.`, `_orig_mod.`) are taken off, entries that are no tensors are left out, and
     `notes` says so. Raises CheckpointError for a file that is damaged, empty or needs to run code, for NaN and Inf,
@@ -52,7 +54,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, level: str | None = None) -
     if place.is_dir():
         place = checkpoint_in(place)
         notes.append(f"read {place.name}")
-    found = _shards(place) if place.name.endswith(".index.json") else _file(place)
+    found = _shards(place, mapped) if place.name.endswith(".index.json") else _file(place, mapped)
     entries = _unwrapped(found, level, place, notes)
     refuse_quantised(entries, what=str(path))
     params = _tied(_stripped(_tensors(entries, place, notes), notes))
@@ -60,13 +62,13 @@ def read_checkpoint(path: str | os.PathLike[str], *, level: str | None = None) -
     return Checkpoint(params, tuple(notes))
 
 
-def _file(path: Path) -> Mapping[str, Any]:
+def _file(path: Path, mapped: bool) -> Mapping[str, Any]:
     if is_torch_file(path):
-        return read_torch(path)
+        return read_torch(path, mapped=mapped)
     with opened(path, CheckpointError) as handle:
         if (handle.metadata() or {}).get("format") == "pluria":
             raise CheckpointError(f"{path}: this is a saved ensemble, not a checkpoint. Use `load`")
-        return {name: read_tensor(handle, name) for name in handle.keys()}  # noqa: SIM118
+        return {name: read_tensor(handle, name, mapped=mapped) for name in handle.keys()}  # noqa: SIM118
 
 
 def checkpoint_in(folder: Path) -> Path:
@@ -100,11 +102,11 @@ def shards_of(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _shards(index: Path) -> dict[str, Any]:
+def _shards(index: Path, mapped: bool) -> dict[str, Any]:
     weight_map = shards_of(index)
     found: dict[str, Any] = {}
     for shard in dict.fromkeys(weight_map.values()):
-        found.update(_file(index.parent / shard))
+        found.update(_file(index.parent / shard, mapped))
     if missing := [name for name in weight_map if name not in found]:
         raise CheckpointError(f"{index}: the shards lack {len(missing)} tensors of the index: {', '.join(missing[:5])}")
     return {name: found[name] for name in weight_map}

@@ -84,17 +84,18 @@ def load(path: AnyPath, *, name: str | None = None, verify: bool = True, trust: 
     return next(iter(found.values())) if name is None else found[name]
 
 
-def load_all(path: AnyPath, *, verify: bool = True) -> Loaded:
-    """Everything in a file; tensors are read into memory, so the file may be replaced afterwards.
+def load_all(path: AnyPath, *, verify: bool = True, mapped: bool = False) -> Loaded:
+    """Everything in a file; tensors are read into memory, so the file may be changed afterwards.
 
     verify   compare the content with its digest (about a second per gigabyte)
+    mapped   tensors are views of the file, as in `read_checkpoint`
 
     Raises FileFormatError for a file that is cut off, changed, from a newer version, or otherwise not as
     docs/format.md says; OSError where it cannot be opened.
     """
     with opened(path, FileFormatError) as handle:
         texts = _texts(path, handle.metadata() or {})
-        tensors = {each: read_tensor(handle, each) for each in handle.keys()}  # noqa: SIM118
+        tensors = {each: read_tensor(handle, each, mapped=mapped) for each in handle.keys()}  # noqa: SIM118
     if verify and texts["digest"] != _found(path, texts["content"], tensors):
         raise FileFormatError(
             f"{path}: the content does not have the digest it was written with; it was changed or damaged since. "

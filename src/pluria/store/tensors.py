@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,13 +51,20 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], t
 
     Every name gets its own copy, tied or not. Raises TypeError for a dtype that the format does not know.
     """
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header = _header([(name, tensors[name]) for name in order], texts)
+    write_made(path, tensors, tensors.__getitem__, texts)
+
+
+def write_made(
+    path: str | os.PathLike[str], outline: Mapping[str, Tensor], make: Callable[[str], Tensor], texts: Mapping[str, str]
+) -> None:
+    """Write a safetensors file whose tensors `make` gives one at a time; `outline` has their dtypes and shapes."""
+    order = sorted(outline, key=lambda name: (-outline[name].element_size(), name))
+    header = _header([(name, outline[name]) for name in order], texts)
     with replacing(path) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         for name in order:
-            file.write(raw(tensors[name]))
+            file.write(raw(make(name)))
 
 
 @contextmanager
@@ -72,10 +79,10 @@ def opened(path: str | os.PathLike[str], error: type[PluriaError]) -> Iterator[A
         raise error(f"{path}: {_reason(path, str(problem))}") from None
 
 
-def read_tensor(handle: Any, name: str) -> Tensor:
-    """One tensor in memory of its own, so that it outlives the file."""
+def read_tensor(handle: Any, name: str, *, mapped: bool = False) -> Tensor:
+    """One tensor in memory of its own, so that it outlives the file; `mapped`, a view of the file, read where used."""
     value: Tensor = handle.get_tensor(name)
-    return value.clone()
+    return value if mapped else value.clone()
 
 
 def digest(text: str, tensors: Mapping[str, Tensor]) -> str:

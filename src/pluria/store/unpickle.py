@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,18 @@ def is_torch_file(path: Path) -> bool:
     return start.startswith(MAGIC) or path.suffix in SUFFIXES
 
 
-def read_torch(path: Path) -> Mapping[str, Any]:
-    """The mapping in a torch file. Raises CheckpointError for one that is damaged, needs code, or holds no mapping."""
+def read_torch(path: Path, *, mapped: bool = False, outline: bool = False) -> Mapping[str, Any]:
+    """The mapping in a torch file, of tensors on the CPU.
+
+    `mapped`, they are views of the file where it is a zip archive; `outline`, they have no data, on the device `meta`.
+    Raises CheckpointError for a file that is damaged, needs code, or holds no mapping.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about TorchScript, which is refused below in better words
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            zipped = (mapped or outline) and zipfile.is_zipfile(path)
+            place = "meta" if outline else "cpu"
+            found = torch.load(path, map_location=place, weights_only=True, mmap=zipped or None)
     except Exception as error:  # torch raises whatever its parser stumbles over: EOFError, KeyError, RuntimeError, ...
         raise CheckpointError(_reason(path, error)) from None
     if not isinstance(found, Mapping):

@@ -1,0 +1,182 @@
+"""A member as a folder that transformers opens: its tensors, and what the source's folder has beside its own.
+
+    temporary folder  <-  one shard after the other, one tensor at a time; configuration, tokenizer  ->  rename
+
+Shards are those of the source where the names are the source's; otherwise tensors are dealt out in their order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pluria.core.ensemble import Ensemble
+from pluria.core.errors import CheckpointError
+from pluria.store.outline import outline_in
+from pluria.store.tensors import write_made
+
+SHARD = 5_000_000_000
+"""Bytes in a shard, where the source had none or others."""
+
+WHOLE = "model.safetensors"
+COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".py")
+"""Suffixes of what goes along: configurations, tokenizers, templates, and the code of networks that bring their own."""
+
+NAMED = ("LICENSE", "NOTICE")
+
+
+def export_folder(
+    ensemble: Ensemble,
+    member: int,
+    folder: str | os.PathLike[str],
+    *,
+    source: str | os.PathLike[str],
+    overwrite: bool = False,
+    shard: int = SHARD,
+) -> Path:
+    """Write member number `member` as a folder that `from_pretrained` opens, and return its path.
+
+    source      the Hugging Face folder that the ensemble was drawn from; its configuration, tokenizer and licence are
+                copied, its checkpoint and its description are not
+    overwrite   whether a folder with something in it is replaced
+    shard       bytes in a file, for a source that is no index of shards
+
+    Tied tensors are written once. One tensor is held at a time. Whoever looks sees no folder, the old one, or the whole
+    new one. Raises ValueError for a member that the ensemble does not have, a size that is no positive number, and for
+    the source itself; FileExistsError for a folder that is not empty; CheckpointError for a source that is no such
+    folder or one of another network.
+    """
+    place, origin = Path(os.path.realpath(folder)), Path(source)
+    _refuse(ensemble, member, place, origin, overwrite, shard)
+    files = _files(ensemble, origin, shard)
+    temporary = place.parent / f".pluria-{secrets.token_hex(8)}.tmp"
+    temporary.mkdir(parents=True)
+    try:
+        for file, names in files.items():
+            _write(ensemble, member, temporary / file, names)
+        if len(files) > 1:
+            _index(ensemble, files, temporary / f"{WHOLE}.index.json")
+        for beside in _beside(origin):
+            shutil.copy(beside, temporary / beside.name)
+        _take_place(temporary, place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Path(folder)
+
+
+def _refuse(ensemble: Ensemble, member: int, place: Path, origin: Path, overwrite: bool, shard: int) -> None:
+    if member not in ensemble.members:
+        raise ValueError(f"the ensemble has no member {member}; its members are {list(ensemble.members)}")
+    if isinstance(shard, bool) or not isinstance(shard, int) or shard < 1:
+        raise ValueError(f"a shard has one byte or more; got {shard!r}")
+    if not (origin / "config.json").is_file():
+        raise CheckpointError(f"{origin}: this is no Hugging Face folder, it has no config.json")
+    own = Path(os.path.realpath(origin))
+    if own == place or place in own.parents:
+        raise ValueError(f"{place} is the source, or holds it; name another folder")
+    if place.is_file() or (place.is_dir() and any(place.iterdir()) and not overwrite):
+        raise FileExistsError(
+            17, "there is something already; name another folder, or have a folder replaced by overwrite", str(place)
+        )
+
+
+def _files(ensemble: Ensemble, origin: Path, shard: int) -> dict[str, list[str]]:
+    """Names by file: those of the source where the ensemble has them all, with its shards."""
+    families, theirs = ensemble.families, outline_in(origin)
+    known = [name for names in theirs.values() for name in names]
+    shapes = {name: value.shape for names in theirs.values() for name, value in names.items()}
+    if wrong := [name for name in known if name in families and families[name].shape != shapes[name]]:
+        name = wrong[0]
+        raise CheckpointError(
+            f"{origin} is not what the ensemble was drawn from: it has {name!r} with {tuple(shapes[name])}, "
+            f"the ensemble with {tuple(families[name].shape)}"
+        )
+    kept = {id(families[name]) for name in known if name in families}
+    if all(id(family) in kept for family in families.values()):
+        shards = {_safe(file): [name for name in names if name in families] for file, names in theirs.items()}
+        if len(shards) > 1:
+            return {file: names for file, names in shards.items() if names}
+        return _dealt(ensemble, next(iter(shards.values())), shard)
+    # The library calls some tensors by other names in memory than in files, and reads both.
+    first = {id(family): name for name, family in reversed(list(families.items()))}
+    return _dealt(ensemble, [name for name, family in families.items() if first[id(family)] == name], shard)
+
+
+def _safe(file: str) -> str:
+    """The name of a safetensors file in place of a torch file's."""
+    return (
+        file
+        if file.endswith(".safetensors")
+        else file.replace("pytorch_model", "model").replace(".bin", ".safetensors")
+    )
+
+
+def _dealt(ensemble: Ensemble, names: Sequence[str], shard: int) -> dict[str, list[str]]:
+    """Names in files of at most `shard` bytes, or of one tensor."""
+    parts: list[list[str]] = [[]]
+    held = 0
+    for name in names:
+        size = _size(ensemble, name)
+        if parts[-1] and held + size > shard:
+            parts.append([])
+            held = 0
+        parts[-1].append(name)
+        held += size
+    if len(parts) == 1:
+        return {WHOLE: parts[0]}
+    return {f"model-{i:05d}-of-{len(parts):05d}.safetensors": part for i, part in enumerate(parts, 1)}
+
+
+def _size(ensemble: Ensemble, name: str) -> int:
+    family = ensemble.families[name]
+    return family.shape.numel() * family.dtype.itemsize
+
+
+def _write(ensemble: Ensemble, member: int, file: Path, names: Sequence[str]) -> None:
+    outline = ensemble.outline()
+
+    def make(name: str) -> Tensor:
+        family = ensemble.families[name]
+        out = torch.empty(family.shape, dtype=family.dtype)
+        family.write(member, out)
+        return out
+
+    write_made(file, {name: outline[name] for name in names}, make, {"format": "pt"})
+
+
+def _index(ensemble: Ensemble, files: Mapping[str, Sequence[str]], path: Path) -> None:
+    places = {name: file for file, names in files.items() for name in names}
+    total = sum(_size(ensemble, name) for name in places)
+    held = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+    path.write_text(json.dumps(held, indent=2) + "\n", encoding="utf-8")
+
+
+def _beside(origin: Path) -> list[Path]:
+    """Files of the source that go along."""
+    files = sorted(entry for entry in origin.iterdir() if entry.is_file())
+    return [
+        file
+        for file in files
+        if not file.name.endswith(".index.json") and (file.suffix in COPIED or file.name.startswith(NAMED))
+    ]
+
+
+def _take_place(temporary: Path, place: Path) -> None:
+    """Put a finished folder where it belongs; an old one is moved out of the way first, and then removed."""
+    old = temporary.with_suffix(".old")
+    if place.is_dir():
+        os.replace(place, old)
+    try:
+        os.replace(temporary, place)
+    except OSError:
+        if old.is_dir():
+            os.replace(old, place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -91,6 +91,7 @@ POOLS: dict[str, Callable[[int, int, int], Tensor]] = {
     "median_probability": lambda k, n, c: _normal(k, n, c).log_softmax(-1),
     "trimmed": lambda k, n, c: _normal(k, n, c),
     "trimmed_probability": lambda k, n, c: _normal(k, n, c).log_softmax(-1),
+    "consistency": lambda k, n, c: _normal(k, n, c).log_softmax(-1),
     "mean_gaussian": lambda k, n, c: _normal(k, n, 2) * torch.tensor([1.0, 0.0]) + _normal(k, n, 2).square(),
     "mean_quantiles": lambda k, n, c: _normal(k, n, c),
     "median_quantiles": lambda k, n, c: _normal(k, n, c),

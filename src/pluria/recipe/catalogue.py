@@ -107,6 +107,8 @@ CATALOGUE: tuple[Method, ...] = (
            ("single", "copies", "order", "double"), {"simplex": "outputs are not probabilities"}),
     Method("trimmed_probability", "pool", "pluria.pool.order:trimmed_probability",
            "trimmed mean probability of each class, normalised", "nothing", POOL_LAWS),
+    Method("consistency", "pool", "pluria.language.consistency:consistency",
+           "mean probability, members weighted by agreement and certainty (CoRE)", "nothing", POOL_LAWS),
     Method("mean_gaussian", "pool", "pluria.pool.gaussian:mean_gaussian", "moments of a mixture of means and variances",
            "nothing", ("single", "copies", "order", "double"), {"simplex": "outputs are not probabilities"}),
     Method("mean_quantiles", "pool", "pluria.pool.quantiles:mean_quantiles", "mean of the quantiles at each level",

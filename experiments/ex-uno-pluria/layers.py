@@ -4,8 +4,8 @@
 
 Calibration rows alone. Layers: on the even rows each layer by itself is rounded to INT-4 and INT-5, eight members with
 a view each; it takes the format of least NLL after temperature, and the layers join in the order of what they gain for
-as long as the NLL falls. Odd rows, with the temperature of the even ones, score the layers so chosen. Members: 18 and
-36 of them behind 18 views (nine shifts, flipped or not), against the network behind the same 18, temperature and score
+as long as the NLL falls. Odd rows, with the temperature of the even ones, score the layers so chosen. Members: 18 of
+them behind 18 views (nine shifts, flipped or not), against the network behind the same 18, temperature and score
 crossed over the two halves. Members' logits are averaged throughout. Finished outputs are kept in --out.
 """
 
@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from search import HERE, VIEWS, crossed
 from torch import Tensor, nn
 
 import pluria
@@ -33,6 +32,7 @@ from pluria.recipe.resolve import data_rows, load_network
 from pluria.score import nll, paired_bootstrap
 from pluria.zoo.dataset import Dataset
 from pluria.zoo.views import view
+from search import HERE, VIEWS, crossed
 
 FORMATS = ("int4", "int5")
 SHIFTS = ("left", "right", "up", "down", "up-left", "up-right", "down-left", "down-right")
@@ -128,14 +128,14 @@ def chosen_layers(runs: Runs, rows: Dataset) -> None:
 
 
 def more_members(runs: Runs, rows: Dataset) -> None:
-    """Prints 18 and 36 members behind 18 views."""
+    """Prints 18 members behind 18 views."""
     print(f"\nMore members behind 18 views, {len(rows)} rows crossed\n\n{HEAD}")
     control = crossed(mean_logit(runs.outputs({}, rows, 18, WIDE)), rows.targets)
     print(line("full precision, 18 forwards", control, control))
     every = rounded(runs.model)
-    for f, members in (("int5", 18), ("int6", 18), ("int6", 36)):
-        found = mean_logit(runs.outputs(dict.fromkeys(every, f), rows, members, WIDE))
-        print(line(f"{f.upper().replace('INT', 'INT-')} × {members}", crossed(found, rows.targets), control))
+    for f in ("int5", "int6"):
+        found = mean_logit(runs.outputs(dict.fromkeys(every, f), rows, len(WIDE), WIDE))
+        print(line(f"{f.upper().replace('INT', 'INT-')} × 18", crossed(found, rows.targets), control))
 
 
 def main() -> None:

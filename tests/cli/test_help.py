@@ -12,7 +12,10 @@ from cli.conftest import Pluria
 from cli.user import process
 from pluria.cli import app
 
-COMMANDS = ("demo", "run", "report", "sample", "predict", "score", "export", "inspect", "serve", "methods", "doctor")
+COMMANDS = (
+    "demo", "run", "search", "report", "sample", "predict", "score", "perplexity", "export", "plan", "inspect", "serve",
+    "methods", "doctor",
+)  # fmt: skip
 
 LOADED = """
 import sys

@@ -27,7 +27,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the process's size is read from /proc")
-@pytest.mark.parametrize(("what", "models", "layers"), [("load", 1, 1), ("draw", 1, 1), ("export", 0, 2)])
+@pytest.mark.parametrize(("what", "models", "layers"), [("load", 0, 1), ("draw", 1, 1), ("export", 0, 2)])
 def test_at_most_the_model_once_and_a_layer(large: Path, what: str, models: int, layers: int) -> None:
     found = json.loads(said(what, large))
     print(f"\n{what:7} {found['peak'] / 1e6:6.0f} MB; the model has {found['model'] / 1e6:.0f} MB, its largest tensor "

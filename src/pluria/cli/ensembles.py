@@ -244,7 +244,7 @@ def _drawn(
     for line in notes:
         note(line, quiet)
     known = spec.model_dump(mode="json", exclude={"checkpoint", "train"})
-    return low_precision(network, **options), {"network": known, "pool": "mean_probability"}
+    return low_precision(network, copy=False, **options), {"network": known, "pool": "mean_probability"}
 
 
 def _data(data: str, arguments: dict[str, Any]) -> Data:

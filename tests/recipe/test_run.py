@@ -15,14 +15,14 @@ from core.laws import same_bits
 from pluria.core.errors import DataError, RecipeError
 from pluria.predict import gather, predict
 from pluria.recipe.folder import RunFolder
-from pluria.recipe.plan import FULL
+from pluria.recipe.named import FULL
 from pluria.recipe.prepare import Prepared, prepare
 from pluria.recipe.run import run
 from pluria.recipe.schema import ONLY, Recipe
 from pluria.store import load_all
 from pluria.zoo.views import view
 from recipe.finished import ARMS, REFRESHED, Stop, asked, figures_of, made, without_times
-from recipe.tiny import flat, half, write_data, write_dense
+from recipe.tiny import flat, half, recipe, write_data, write_dense
 
 
 def outputs_of(out: Path, prepared: Prepared, name: str) -> torch.Tensor:
@@ -78,6 +78,7 @@ def test_the_stored_ensembles_are_those_of_the_first_seed(done: Path) -> None:
     assert all(same_bits(ensemble.params(2)[name], value) for name, value in wanted.params(2).items())
     assert loaded.about["classes"] == ["0", "1", "2"]
     assert loaded.about["network"]["model"] == "small_cnn"
+    assert loaded.about["pools"] == {a["name"]: a["pool"] for a in figures_of(done / "out")["arms"] if not a["control"]}
     outputs = gather(predict(prepared.sources[ONLY].model, ensemble, list(prepared.rows.figures.batches(16))))[0]
     assert same_bits(outputs, outputs_of(done / "out", prepared, "INT-3 stratified × 3"))
 
@@ -171,3 +172,16 @@ def test_a_network_in_bfloat16(task: Path) -> None:
     found = run(asked(task, network=network, arms=ARMS[:1], seeds=[0]), task / "out")
     assert [arm["name"] for arm in found["arms"]] == [FULL, "INT-3 stratified × 3"]
     assert all(load_file(file)["outputs"].dtype is torch.float32 for file in (task / "out").rglob("0*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("pools", "said"),
+    [(["mean_logit"], "mean_logit"), (["mean_logit", "vote"], None), (["fit_linear"], None), (["greedy"], None)],
+)
+def test_a_file_names_one_pool_where_all_arms_have_it_unfitted(task: Path, pools: list[str], said: str | None) -> None:
+    held = {"method": "low_precision", "members": 2, "format": "int3", "refresh": False, "each": {"pool": pools}}
+    write_data(task / "data.npz", rows=200)
+    run(recipe(task, arms=[held], controls=False), task / "out")
+    about = load_all(task / "out" / "ensemble.pluria").about
+    assert about.get("pool") == said
+    assert list(about["pools"].values()) == pools

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pluria.core.errors import DataError
 from pluria.predict import predict
+from pluria.recipe.catalogue import methods
 from pluria.recipe.figures import figures
 from pluria.recipe.folder import RunFolder
 from pluria.recipe.plan import Job, draw
@@ -45,9 +46,9 @@ def run(
     prepared = prepare(recipe, progress)
     folder.claim(recipe, pinned(prepared), restart=restart)
     predict_all(prepared, folder, progress)
-    _store(prepared, out)
     progress("figures", 1, 1)
     found = figures(prepared, folder, command)
+    _store(prepared, out, {arm["name"]: arm["pool"] for arm in found["arms"]})
     folder.write("figures.json", found)
     return found
 
@@ -128,8 +129,11 @@ def _check(outputs: Tensor, name: str, part: str) -> None:
         raise DataError(f"{name}: the outputs on {part} hold NaN or Inf. Try more bits, or look at the inputs")
 
 
-def _store(prepared: Prepared, out: Path) -> None:
-    """The drawn ensembles of the first seed as one file; MC dropout has a network of its own and is left out."""
+def _store(prepared: Prepared, out: Path, pools: Mapping[str, str]) -> None:
+    """The drawn ensembles of the first seed as one file; MC dropout has a network of its own and is left out.
+
+    `pools` says what each arm was pooled by. The file has one pool for all only where they agree and nothing is fitted.
+    """
     recipe, data = prepared.recipe, prepared.rows.figures
     arms = [job for job in prepared.jobs if job.seed == recipe.seeds[0] and not job.control]
     drawn, networks, views = {}, {}, {}
@@ -144,11 +148,14 @@ def _store(prepared: Prepared, out: Path) -> None:
     if not drawn:
         return
     alike = len(recipe.named) == 1
+    pooled = {name: pools[name] for name in together}
+    one = next(iter(pooled.values())) if len(set(pooled.values())) == 1 else None
     about = {
         "network": next(iter(networks.values())) if alike else None,
         "networks": None if alike else networks,
         "together": None if alike else together,
-        "pool": "mean_probability",
+        "pool": one if one in {method.name for method in methods("pool")} else None,
+        "pools": pooled,
         "classes": list(data.classes),
         "inputs": {"mean": list(data.mean), "std": list(data.std)},
         "views": views,

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from pluria.core.errors import DataError, PluriaError, RecipeError
-from pluria.recipe.check import check_fits, check_outputs
+from pluria.recipe.check import check_apart, check_fits, check_outputs
 from pluria.recipe.prepare import prepare
 from pluria.recipe.run import run
 from pluria.zoo.dataset import Dataset
-from recipe.tiny import ARGUMENTS, recipe, write_network
+from recipe.tiny import ARGUMENTS, plain, recipe, write_data, write_network
 
 
 def rows(targets: list[int] | torch.Tensor, *, classes: int = 3, shape: tuple[int, ...] = (1, 4, 4)) -> Dataset:
@@ -102,7 +102,7 @@ def test_rows_to_train_on_are_checked_too(task: Path) -> None:
 
 def test_views_are_of_images(tmp_path: Path) -> None:
     spec: dict[str, Any] = {"model": "mlp", "arguments": {"inputs": 5, "classes": 2, "hidden": []}}
-    np.savez(tmp_path / "data.npz", x=np.arange(40.0, dtype="float32").reshape(8, 5), y=np.arange(8) % 2)
+    np.savez(tmp_path / "data.npz", x=np.arange(200.0, dtype="float32").reshape(40, 5), y=np.arange(40) % 2)
     data = {"reader": "arrays", "arguments": {"path": str(tmp_path / "data.npz")}}
     held = {
         "network": {**spec, "train": {"epochs": 1}},
@@ -110,7 +110,7 @@ def test_views_are_of_images(tmp_path: Path) -> None:
         "arms": [{"method": "low_precision"}],
     }
     prepare(recipe(tmp_path, **held), train=False)
-    with pytest.raises(DataError, match=r"views \(flip\) are of images \[N, C, H, W\]; inputs are \[4, 5\]"):
+    with pytest.raises(DataError, match=r"views \(flip\) are of images \[N, C, H, W\]; inputs are \[20, 5\]"):
         prepare(recipe(tmp_path, **held, views=["flip"]), train=False)
 
 
@@ -137,3 +137,60 @@ def test_rows_that_something_was_fitted_on_give_no_figures(task: Path) -> None:
     part = {**data, "rows": 30}
     with pytest.raises(DataError, match="30 of the 40 rows of data are also in data"):
         prepare(recipe(task, calibration=part))
+
+
+def test_few_calibration_rows_of_many_figure_rows_are_no_others(task: Path) -> None:
+    write_data(task / "many.npz", rows=200)
+    many = {"reader": "arrays", "arguments": {"path": str(task / "many.npz")}}
+    with pytest.raises(DataError, match="20 of the 200 rows of many are also in many"):
+        prepare(recipe(task, data=many, calibration={**many, "rows": 20}))
+
+
+def test_a_tenth_that_stands_twice_is_told(task: Path) -> None:
+    with np.load(task / "data.npz") as old, np.load(task / "train.npz") as new:
+        np.savez(task / "mixed.npz", x=np.concatenate([old["x"][:4], new["x"][4:]]), y=old["y"])
+    mixed = {"reader": "arrays", "arguments": {"path": str(task / "mixed.npz")}}
+    prepared = prepare(recipe(task, calibration=mixed))
+    assert prepared.twice == 4
+    assert prepared.notes == ["4 of the 40 rows of data are also in mixed: what they add to the figures is too good"]
+    train = prepare(recipe(task, **TRAIN, training=mixed), train=False)
+    assert train.twice == 0
+    assert "of the 20 rows of data (figures half) are also in mixed" in train.notes[0]
+
+
+@pytest.mark.parametrize("part", ["data", "calibration"])
+def test_figures_need_labels(task: Path, part: str) -> None:
+    write_data(task / "other.npz", rows=40, seed=5)
+    other = {"reader": "arrays", "arguments": {"path": str(task / "other.npz")}}
+    held = {"calibration": other, part: {**(other if part == "calibration" else plain(task)["data"]), "rows": 19}}
+    with pytest.raises(DataError, match=r": 20 labels are the least that figures can come from, and it has 19"):
+        prepare(recipe(task, **held))
+    held[part]["rows"] = 20
+    assert prepare(recipe(task, **held)).notes == []
+
+
+def test_rows_are_marked_by_all_tensors_of_a_batch() -> None:
+    class Batches:
+        """Rows of two parts, in batches of their own sizes."""
+
+        name = "mine"
+
+        def __init__(self, second: torch.Tensor, size: int) -> None:
+            first = torch.arange(40.0).view(40, 1) // 2
+            y = torch.zeros(40, dtype=torch.int64)
+            self.given = [
+                ({"a": first[s : s + size], "b": (second[s : s + size], "words")}, y[s : s + size])
+                for s in range(0, 40, size)
+            ]
+
+        def __len__(self) -> int:
+            return 40
+
+        def batches(self, size: int) -> Any:
+            return self.given
+
+    numbers = torch.arange(40)
+    assert check_apart(Batches(numbers, 7), Batches(numbers + 35, 11)) == 0  # type: ignore[arg-type]
+    moved = numbers.clone()
+    moved[3:] += 100
+    assert check_apart(Batches(numbers, 7), Batches(moved, 11)) == 3  # type: ignore[arg-type]

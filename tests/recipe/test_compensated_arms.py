@@ -70,6 +70,16 @@ def test_what_is_rounded_without_feedback_is_named(task: Path) -> None:
     ]
 
 
+def test_layers_that_see_too_few_rows_are_named(task: Path) -> None:
+    few = prepare(recipe(task, arms=[ARM], unlabelled_rows=3)).notes
+    assert len(few) == 1
+    assert few[0].startswith("network: too few unlabelled rows to tell how the inputs of these layers go together")
+    assert "(3 for " in few[0]
+    many = prepare(recipe(task, arms=[ARM], unlabelled_rows=900)).notes
+    assert many == ["unlabelled_rows: 900 are asked for; data (calibration half) has 20, and all of them are taken"]
+    assert prepare(recipe(task, unlabelled_rows=900)).notes == [], "nothing reads them"
+
+
 def test_too_few_rows_without_damping(task: Path) -> None:
     with pytest.raises(pluria.PluriaError, match=r"more inputs, or a larger damping"):
         prepare(recipe(task, arms=[{**ARM, "damping": 0.0}], unlabelled_rows=2))
@@ -91,3 +101,4 @@ def test_mistakes(task: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(pluria.PluriaError) as caught:
         prepare(recipe(task, arms=[{**ARM, **changes}]))
     assert said in str(caught.value)
+    assert "GPTQ" not in str(caught.value), "nobody asked for it"

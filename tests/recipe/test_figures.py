@@ -16,8 +16,9 @@ from pluria.pool import fit_temperature, mean_probability
 from pluria.recipe.figures import figures
 from pluria.recipe.folder import RunFolder
 from pluria.recipe.measure import measure
+from pluria.recipe.named import FULL
 from pluria.recipe.outputs import Outputs
-from pluria.recipe.plan import FULL, Job
+from pluria.recipe.plan import Job
 from pluria.recipe.prepare import Prepared, prepare
 from pluria.recipe.resolve import Rows
 from pluria.recipe.schema import ONLY

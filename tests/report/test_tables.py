@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pluria.report.tables import comma_separated, markdown, plain, table
+from pluria.report.tables import comma_separated, legend, markdown, plain, table
 from report.runs import HOSTILE, alone, hostile, renamed
 
 
@@ -97,3 +97,16 @@ def test_csv_keeps_every_digit(figures: dict[str, Any]) -> None:
         assert int(row["flops"]) == arm["cost"]["flops"]
     assert rows[0]["difference"] == ""
     assert any(row["name"] == HOSTILE for row in rows)
+
+
+def test_controls_that_were_switched_off_are_told(figures: dict[str, Any]) -> None:
+    told = "The recipe switched the controls off"
+    assert told not in legend(figures)
+    assert told in legend({**figures, "recipe": {**figures["recipe"], "controls": False}})
+    assert told not in legend({**figures, "recipe": {}}), "a run that was kept before there was a choice"
+
+
+def test_figure_rows_that_calibrated_are_no_others(figures: dict[str, Any]) -> None:
+    assert f"every figure comes from {figures['rows']['figures']} others." in legend(figures)
+    rows = {"calibration": 60, "figures": 60, "twice": 7}
+    assert "every figure comes from 60 rows, 7 of them calibration rows too." in legend({**figures, "rows": rows})

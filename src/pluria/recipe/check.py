@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pluria.core.errors import DataError
 from pluria.core.model import working_copy
-from pluria.predict import logits
+from pluria.predict import first, logits
 from pluria.recipe.plan import Job, draw
 from pluria.recipe.pools import too_few
 from pluria.recipe.source import Sources
-from pluria.sample.noise import noise
-from pluria.zoo.dataset import Dataset
+from pluria.sample.moments import Moments
+from pluria.sample.noise import LayerNoise, noise
+from pluria.zoo.dataset import IGNORED, Dataset
+
+FEWEST = 20
+"""Labels without which neither a temperature nor a figure means anything."""
+
+HELD = 1000
+"""Rows that are compared at a time."""
 
 
 def check_outputs(model: nn.Module, rows: Dataset, *, class_axis: int = 1) -> None:
@@ -52,20 +61,38 @@ def check_fits(model: nn.Module, rows: Dataset, *, class_axis: int = 1) -> Tenso
     return outputs
 
 
-def check_apart(fitted: Dataset, figures: Dataset) -> None:
-    """Raise DataError where most of the figure rows are among those that something was fitted on.
+def check_enough(rows: Dataset) -> None:
+    """Raise DataError where there are fewer labels than calibration or figures can do with."""
+    labels = int((rows.targets != IGNORED).sum())
+    if labels < FEWEST:
+        raise DataError(f"{rows.name}: {FEWEST} labels are the least that figures can come from, and it has {labels}")
 
-    A few rows that stand twice in a data set are let pass.
+
+def check_apart(fitted: Dataset, figures: Dataset) -> int:
+    """How many of the figure rows are among those that something was fitted on; rows are told apart by their inputs.
+
+    A few rows stand twice in many a data set. DataError where they are more than half of either.
     """
-    if fitted.inputs.shape[1:] != figures.inputs.shape[1:]:
-        return
-    seen = set(map(_bytes, fitted.inputs))
-    twice = sum(_bytes(row) in seen for row in figures.inputs)
-    if twice > len(figures) / 2:
+    seen = set(_marks(fitted))
+    twice = sum(mark in seen for mark in _marks(figures))
+    if twice > min(len(fitted), len(figures)) / 2:
         raise DataError(
-            f"{twice} of the {len(figures)} rows of {figures.name} are also in {fitted.name}: figures come from rows "
-            "that nothing was fitted on. Give other rows, or leave `calibration` out"
+            f"{_told(twice, fitted, figures)}: figures come from rows that nothing was fitted on. Give other rows, or "
+            "leave `calibration` out"
         )
+    return twice
+
+
+def repeated(twice: int, fitted: Dataset, figures: Dataset) -> list[str]:
+    """A line on figure rows that something was fitted on, where there are any."""
+    return [f"{_told(twice, fitted, figures)}: what they add to the figures is too good"] if twice else []
+
+
+def check_unlabelled(jobs: Iterable[Job], asked: int, rows: Dataset) -> list[str]:
+    """A line where arms read fewer unlabelled rows than a recipe asks for."""
+    if asked <= len(rows) or not any(_reads_inputs(job) for job in jobs):
+        return []
+    return [f"unlabelled_rows: {asked} are asked for; {rows.name} has {len(rows)}, and all of them are taken"]
 
 
 def check_views(jobs: Iterable[Job], rows: Dataset) -> None:
@@ -88,23 +115,68 @@ def check_pools(jobs: Iterable[Job], rows: Dataset) -> None:
 
 
 def check_draws(jobs: Iterable[Job], sources: Sources) -> list[str]:
-    """Lines that name what error feedback leaves to plain rounding.
+    """Lines that name what error feedback leaves to plain rounding, and layers that see too few inputs for it.
 
-    RecipeError where an arm cannot be drawn: no such number system, groups that do not divide, too few inputs.
+    RecipeError where an arm cannot be drawn: no such number system, groups that do not divide, too few inputs. Arms
+    that were asked for come first, so that none of their controls is blamed for what is wrong with them.
     """
     lines = []
-    for job in {job.name: job for job in jobs}.values():
+    for job in sorted({job.name: job for job in jobs}.values(), key=lambda job: job.control):
         for network in job.arm.networks:
-            _, ensemble = draw(job.plain(), network, sources[network], [0])
-            rows = noise(ensemble) if job.arm.method in ("compensated", "gptq") else []
-            names = [row.name for row in rows if not row.compensated]
-            if names:
-                lines.append(f"{network}: rounded without feedback, for their inputs are not seen: {', '.join(names)}")
+            source = sources[network]
+            _, ensemble = draw(job.plain(), network, source, [0])
+            if _with_feedback(job):
+                lines += [f"{network}: {line}" for line in _fed(noise(ensemble), source.moments)]
     return list(dict.fromkeys(lines))
 
 
-def _bytes(row: Tensor) -> bytes:
-    return row.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def _fed(rows: list[LayerNoise], moments: Moments) -> list[str]:
+    """What feedback does not reach, and where it has little to go by."""
+    lines, rounded = [], {row.name for row in rows}
+    if names := [row.name for row in rows if not row.compensated]:
+        lines.append(f"rounded without feedback, for their inputs are not seen: {', '.join(names)}")
+    scant = {name: both for name, both in moments.scant().items() if name in rounded}
+    if few := [f"{name} ({seen} for {inputs} inputs)" for name, (seen, inputs) in scant.items()]:
+        lines.append(
+            "too few unlabelled rows to tell how the inputs of these layers go together, so feedback leans on its "
+            f"damping: {', '.join(few)}"
+        )
+    return lines
+
+
+def _with_feedback(job: Job) -> bool:
+    return job.arm.method in ("compensated", "gptq")
+
+
+def _reads_inputs(job: Job) -> bool:
+    return _with_feedback(job) or bool(job.arm.refresh)
+
+
+def _told(twice: int, fitted: Dataset, figures: Dataset) -> str:
+    return f"{twice} of the {len(figures)} rows of {figures.name} are also in {fitted.name}"
+
+
+def _marks(rows: Dataset) -> Iterator[bytes]:
+    """What tells each row's inputs apart from others; nothing where inputs are no tensors."""
+    for batch in rows.batches(HELD):
+        inputs, y = first(batch)
+        count = 0 if y is None else len(y)
+        held = [part for part in _parts(inputs) if len(part) == count]
+        flat = [part.detach().cpu().contiguous().reshape(count, -1).view(torch.uint8).numpy() for part in held]
+        for row in range(count if flat else 0):
+            yield hashlib.blake2b(b"".join(part[row].tobytes() for part in flat), digest_size=16).digest()
+
+
+def _parts(inputs: Any) -> Iterator[Tensor]:
+    """The tensors of a batch that have an axis of examples."""
+    if isinstance(inputs, Tensor):
+        yield from [inputs] if inputs.ndim else []
+    elif isinstance(inputs, Mapping):
+        for value in inputs.values():
+            yield from _parts(value)
+    elif isinstance(inputs, tuple | list):
+        for value in inputs:
+            yield from _parts(value)
 
 
 def _shape(tensor: Tensor) -> list[int]:

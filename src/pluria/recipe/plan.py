@@ -19,7 +19,7 @@ from pluria.numbers.format import number_format
 from pluria.numbers.key import Key
 from pluria.predict.batches import call
 from pluria.recipe.controls import controls_of
-from pluria.recipe.named import FULL, arm_name, drawn, folder_name, has_dropout, method_of
+from pluria.recipe.named import arm_name, drawn, folder_name, has_dropout, method_of
 from pluria.recipe.schema import ONLY, Arm, Recipe
 from pluria.recipe.source import Source, Sources
 
@@ -196,6 +196,3 @@ def _with_main(found: list[Job], asked: list[Arm]) -> list[Job]:
 def is_plain(arm: Arm) -> bool:
     """Whether an arm is one network in full precision: what everything is held against."""
     return arm.method == "full_precision" and arm.members == len(arm.networks) == 1 and not arm.refresh
-
-
-__all__ = ["FULL", "Job", "draw", "drawn", "jobs"]

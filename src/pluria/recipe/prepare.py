@@ -16,7 +16,16 @@ from pluria.core.model import working_copy
 from pluria.core.params import params_of
 from pluria.predict import first, logits
 from pluria.predict.batches import call
-from pluria.recipe.check import check_apart, check_draws, check_outputs, check_pools, check_views
+from pluria.recipe.check import (
+    check_apart,
+    check_draws,
+    check_enough,
+    check_outputs,
+    check_pools,
+    check_unlabelled,
+    check_views,
+    repeated,
+)
 from pluria.recipe.folder import digest
 from pluria.recipe.plan import Job, jobs
 from pluria.recipe.resolve import Rows, data_rows, device_of, load_network, trained, training_rows
@@ -41,6 +50,8 @@ class Prepared:
     rows: Rows
     jobs: Sequence[Job]
     notes: Sequence[str] = ()
+    twice: int = 0
+    """Figure rows that are among the calibration rows."""
 
 
 def prepare(recipe: Recipe, progress: Progress = quiet, *, train: bool = True) -> Prepared:
@@ -51,7 +62,7 @@ def prepare(recipe: Recipe, progress: Progress = quiet, *, train: bool = True) -
     device_of(recipe.device)
     rows, training = data_rows(recipe), training_rows(recipe)
     loaded = {name: load_network(spec) for name, spec in recipe.named.items()}
-    _check_rows(rows, training)
+    twice, again = _check_rows(rows, training)
     inputs = unlabelled(rows.calibration, recipe.unlabelled_rows, recipe.batch)
     sources = {name: Source(model, inputs) for name, (model, _) in loaded.items()}
     for source in sources.values():
@@ -68,7 +79,10 @@ def prepare(recipe: Recipe, progress: Progress = quiet, *, train: bool = True) -
         sources = {n: _trained(n, recipe, source, training, progress) for n, source in sources.items()}
     several = len(loaded) > 1
     notes = [f"{name}: {line}" if several else line for name, (_, lines) in loaded.items() for line in lines]
-    return Prepared(recipe, sources, rows, planned, [*notes, *plainly])
+    default = Recipe.model_fields["unlabelled_rows"].default
+    asked = recipe.unlabelled_rows if recipe.unlabelled_rows != default else 0
+    fewer = check_unlabelled(planned, asked, rows.calibration)
+    return Prepared(recipe, sources, rows, planned, [*notes, *again, *fewer, *plainly], twice)
 
 
 def are_images(rows: Dataset) -> bool:
@@ -111,10 +125,15 @@ def _trained(name: str, recipe: Recipe, source: Source, rows: Dataset, progress:
     return Source(trained(source.model, how, rows, lambda d, _: progress(what, d, how.epochs)), source.unlabelled)
 
 
-def _check_rows(rows: Rows, training: Dataset | None) -> None:
-    check_apart(rows.calibration, rows.figures)
+def _check_rows(rows: Rows, training: Dataset | None) -> tuple[int, list[str]]:
+    """How many figure rows are among the calibration rows, and lines on those that something was fitted on."""
+    for part in (rows.calibration, rows.figures):
+        check_enough(part)
+    twice = check_apart(rows.calibration, rows.figures)
+    lines = repeated(twice, rows.calibration, rows.figures)
     if training is not None:
-        check_apart(training, rows.figures)
+        lines += repeated(check_apart(training, rows.figures), training, rows.figures)
+    return twice, lines
 
 
 def _check_outside(name: str, rows: Dataset, inside: Dataset) -> None:

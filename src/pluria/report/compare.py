@@ -18,6 +18,7 @@ from pluria.core.ensemble import single
 from pluria.core.errors import DataError
 from pluria.core.params import params_of
 from pluria.predict import first, predict
+from pluria.recipe.check import check_apart, check_draws, check_enough, repeated
 from pluria.recipe.figures import figures
 from pluria.recipe.folder import RunFolder
 from pluria.recipe.plan import jobs
@@ -95,8 +96,9 @@ def compare(
                           one pixel, which keep any label. An empty list leaves the control out
     class_axis            where the classes lie in the network's outputs
 
-    Raises DataError for batches without targets, with targets that are no class, or fewer class names than classes;
-    RecipeError for an arm that does not exist.
+    Raises DataError for batches without targets, with targets that are no class, with fewer than twenty labels, or of
+    which half stand on both sides, and for fewer class names than classes; RecipeError for an arm that does not exist
+    or cannot be drawn.
     """
     name = type(model).__name__
     plan: dict[str, Any] = {
@@ -108,14 +110,15 @@ def compare(
         "seeds": list(seeds),
         "class_axis": class_axis,
     }
-    if calibration is figure:
-        raise DataError(
-            "calibration and figure batches are the same: figures come from rows that nothing was fitted on"
-        )
     recipe = make_recipe(plan, "the arms")
     rows = _rows(model, calibration, figure, classes, class_axis)
+    for part in (rows.calibration, rows.figures):
+        check_enough(part)
+    twice = check_apart(rows.calibration, rows.figures)
     sources = {ONLY: Source(model, unlabelled(rows.calibration, recipe.unlabelled_rows, recipe.batch))}
-    prepared = Prepared(recipe, sources, rows, jobs(recipe, sources, images=_images(figure, rows.figures.targets)))
+    planned = jobs(recipe, sources, images=_images(figure, rows.figures.targets))
+    notes = [*repeated(twice, rows.calibration, rows.figures), *check_draws(planned, sources)]
+    prepared = Prepared(recipe, sources, rows, planned, notes, twice)
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
         predict_all(prepared, folder, progress)

@@ -6,6 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
+from pluria.recipe.pools import CHOICE
 from pluria.report.records import COLUMNS, Column, Figures, Record, best, by_operations, equal_bits, records, verdict
 from pluria.report.sheet import as_markdown, quoted
 from pluria.report.sheets import sheets
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+WITHOUT = "The recipe switched the controls off, so cheaper things that could do the same were not tried."
 LEAST = 24
 """A name is given at least so many columns before it wraps."""
 STYLES = {"better": "green", "worse": "red", "same": ""}
@@ -92,11 +94,15 @@ def legend(figures: Figures) -> str:
         if best(figures)
         else f"No arm beats full precision with temperature beyond the {level:.0%} paired interval."
     )
-    asked = any(arm["pool"] not in ("mean_probability", "mean_logit") for arm in figures["arms"])
+    asked = any(arm["pool"] not in CHOICE for arm in figures["arms"])
     named = "the pool that an arm names, or else " if asked else ""
+    twice = rows.get("twice", 0)
+    others = f"{rows['figures']} rows, {twice} of them calibration rows too" if twice else f"{rows['figures']} others"
+    # Runs that were kept before there was a choice have no word on it.
+    off = "" if figures["recipe"].get("controls", True) else f" {WITHOUT}"
     return (
         f"{told} T, a temperature behind {named}the better of two pools (mean of probabilities or of logits), is "
-        f"fitted on {rows['calibration']} calibration rows; every figure comes from {rows['figures']} others."
+        f"fitted on {rows['calibration']} calibration rows; every figure comes from {others}.{off}"
     )
 
 

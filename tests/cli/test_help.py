@@ -13,8 +13,8 @@ from cli.user import process
 from pluria.cli import app
 
 COMMANDS = (
-    "demo", "run", "search", "report", "sample", "predict", "score", "perplexity", "export", "plan", "inspect", "serve",
-    "methods", "doctor",
+    "demo", "run", "search", "report", "sample", "predict", "score", "export", "inspect", "perplexity", "generate",
+    "plan", "serve", "methods", "doctor",
 )  # fmt: skip
 
 LOADED = """

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from pluria.cli import ensembles, language, look, plan, runs, searching, serve
+from pluria.cli import ensembles, generate, language, look, plan, runs, searching, serve
 from pluria.core.errors import PluriaError
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 NEED_ARGUMENTS = ("run", "search", "sample", "predict", "score", "inspect", "export", "plan", "serve", "perplexity")
-for module in (runs, searching, ensembles, language, look, plan, serve):
+for module in (runs, searching, ensembles, language, generate, look, plan, serve):
     for name, command in module.COMMANDS.items():
         app.command(name, no_args_is_help=name in NEED_ARGUMENTS)(command)
 

@@ -3,6 +3,7 @@
 from pluria.language.average import Averaged, averages
 from pluria.language.choice import Choices, Question, choices
 from pluria.language.consistency import consistency, model_consistency, token_consistency
+from pluria.language.generate import Generated, generate
 from pluria.language.meanings import Meanings, both_ways, meanings, same_words
 from pluria.language.perplexity import Perplexity, TokenScores, perplexity, token_scores
 from pluria.language.plan import Plan, memory_plan, refuse_over
@@ -21,6 +22,7 @@ from pluria.language.votes import Vote, last_number, majority, majority_of_membe
 __all__ = [
     "Averaged",
     "Choices",
+    "Generated",
     "Meanings",
     "Perplexity",
     "Plan",
@@ -38,6 +40,7 @@ __all__ = [
     "context_of",
     "edit_distance",
     "fit_token_temperature",
+    "generate",
     "last_number",
     "majority",
     "majority_of_members",

@@ -1,0 +1,107 @@
+"""pluria generate: text that an ensemble writes, with the words that its members do not agree on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pluria.cli.options import DryRun, Json, Quiet, mistakes, note, ready, several, show
+
+if TYPE_CHECKING:
+    from pluria.language import Generated
+
+
+def generate(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A Hugging Face folder with its tokenizer.")],
+    prompt: Annotated[str, typer.Option(help="What the text begins with.")],
+    format: Annotated[str, typer.Option(help="Number system: int2..int8, fp8-e4m3, nf4, ...")] = "int5",
+    members: Annotated[int, typer.Option(help="How many.")] = 8,
+    granularity: Annotated[str, typer.Option(help="channel, tensor, or a group size.")] = "channel",
+    coupling: Annotated[str, typer.Option(help="stratified, antithetic or independent.")] = "stratified",
+    pool: Annotated[str, typer.Option(help="What is averaged at each token: probability or logit.")] = "probability",
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to write at most.")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 takes the most probable token; above 0 it is drawn.")] = 0.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k most probable tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the fewest that have this probability.")] = None,
+    backend: Annotated[str, typer.Option(help="loop, or side_by_side where memory holds all members.")] = "loop",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of the members and of what is drawn.")] = 0,
+    html: Annotated[Path | None, typer.Option(help="Write the text as a page, too.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code that comes with the folder.")] = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write on from a prompt; words are coloured by the share of members whose first choice they are.
+
+    Example: pluria generate folder --prompt "Once upon a time" --format int5 --members 8
+    """
+    from pluria.language import generate as write
+    from pluria.language import tokenizer_in
+    from pluria.language.ready import checked_prompt
+    from pluria.language.sampling import Sampling
+    from pluria.recipe.resolve import device_of
+    from pluria.sample.rounding import low_precision
+    from pluria.store.file import load
+
+    if html is not None:
+        ready(html)
+    with mistakes():
+        Sampling(temperature, top_k, top_p)
+        model = load(folder, trust=trust)
+        grid: dict[str, Any] = {"format": format, "coupling": coupling, "members": members, "key": seed}
+        grid["granularity"] = int(granularity) if granularity.isdigit() else granularity
+        ensemble = low_precision(model, **grid)
+        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "pool": pool, "backend": backend}
+        how |= {"tokenizer": tokenizer_in(folder, model=model, trust=trust), "device": device_of(device)}
+        if dry_run:
+            start = checked_prompt(model, ensemble, prompt, available=None, dtype=None, **how)
+            return show({"prompt": len(start), "members": members, "forwards_at_most": members * max_new_tokens})
+        drawn: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        found = write(model, ensemble, prompt, **how, **drawn)
+    _tell(found, html, quiet, json)
+
+
+def _tell(found: Generated, html: Path | None, quiet: bool, json: bool) -> None:
+    """The text alone for a pipe, coloured for a terminal."""
+    from pluria.report.words import as_ansi, as_html
+    from pluria.store.atomic import replacing
+
+    if html is not None:
+        with replacing(html) as file:
+            file.write(as_html(found).encode())
+    if json:
+        return show(_plain(found))
+    if sys.stdout.isatty():
+        print(as_ansi(found, colour=not os.environ.get("NO_COLOR")))
+    else:
+        print(found.prompt_text + found.text)
+    note(
+        f"{len(found.tokens)} tokens by {several(found.members)}, mean agreement {float(found.agreement.mean()):.0%}"
+        + (f"; page: {html}" if html else ""),
+        quiet,
+    )
+
+
+def _plain(found: Generated) -> dict[str, Any]:
+    """What was written, as plain data."""
+    return {
+        "prompt": found.prompt_text,
+        "text": found.text,
+        "members": found.members,
+        "stopped": found.stopped,
+        "tokens": [
+            {"token": token, "piece": piece, "log_prob": log_prob, "agreement": same, "mutual_information": apart}
+            for token, piece, log_prob, same, apart in zip(
+                found.tokens.tolist(), found.pieces, found.log_probs.tolist(), found.agreement.tolist(),
+                found.mutual_information.tolist(), strict=True,
+            )
+        ],
+    }  # fmt: skip
+
+
+COMMANDS = {"generate": generate}

@@ -21,7 +21,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-NEED_ARGUMENTS = ("run", "search", "sample", "predict", "score", "inspect", "export", "plan", "serve", "perplexity")
+NEED_ARGUMENTS = (
+    "run",
+    "search",
+    "sample",
+    "predict",
+    "score",
+    "inspect",
+    "export",
+    "plan",
+    "serve",
+    "perplexity",
+    "generate",
+)
 for module in (runs, searching, ensembles, language, generate, look, plan, serve):
     for name, command in module.COMMANDS.items():
         app.command(name, no_args_is_help=name in NEED_ARGUMENTS)(command)

@@ -77,8 +77,8 @@ def check_apart(fitted: Dataset, figures: Dataset) -> int:
     twice = sum(mark in seen for mark in _marks(figures))
     if twice > min(len(fitted), len(figures)) / 2:
         raise DataError(
-            f"{_told(twice, fitted, figures)}: figures come from rows that nothing was fitted on. Give other rows, or "
-            "leave `calibration` out"
+            f"{_told(twice, fitted, figures)}: figures come from rows that nothing was fitted on. Give other rows; a "
+            "recipe without `calibration` halves its `data`"
         )
     return twice
 

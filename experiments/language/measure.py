@@ -1,12 +1,13 @@
 """Low-precision ensembles of a small language model: perplexity, calibration, and whether text is of a foreign kind.
 
     python experiments/language/measure.py out/stories260k --foreign data/text/tinyshakespeare.txt \\
-        --out experiments/language/figures.json
+        --out out/language.json
 
 In-domain text is told by the full-precision network itself, sampled at temperature 1 with a fixed seed, so nothing can
 have a lower expected perplexity on it than the network. Out-of-domain text is Shakespeare. Every window is 128 tokens
 behind <s>. Temperatures are fitted on windows of the same kind of text that give no figures; compensated members read
-in-domain windows that give none either. Seeds are those of the members.
+in-domain windows that give none either. Seeds are those of the members. An arm whose figures are in --out already is
+not run again.
 """
 
 from __future__ import annotations
@@ -140,6 +141,11 @@ def arms(model: nn.Module, reads: Tensor, seed: int) -> dict[str, Ensemble]:
     second = pluria.moments(model, [{"input_ids": reads}])
     for one in COMPENSATED:
         found[f"{one} compensated"] = pluria.compensated(model, second, format=one, **options)
+    for one in COMPENSATED:
+        held = [{"input_ids": reads}]
+        found[f"{one} compensated, block by block"] = pluria.compensated(
+            model, held, format=one, follow="reference", **options
+        )
     return found
 
 
@@ -169,24 +175,28 @@ def main() -> None:
         "stories": Text(own[:FITS], own[FITS : FITS + JUDGES]),
         "shakespeare": Text(foreign[:FITS], foreign[FITS:]),
     }
-    rows: list[dict[str, Any]] = []
+    before = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {"rows": []}
+    rows: list[dict[str, Any]] = before["rows"]
+    known, spent = {(row["name"], row["seed"]) for row in rows}, before.get("about", {}).get("seconds", 0)
     for seed in (None, *SEEDS):
         for name, ensemble in (single(model) if seed is None else arms(model, own[-READS:, :-1], seed)).items():
+            if (name, seed) in known:
+                continue
             sizes = [size for size in SIZES if size <= len(ensemble)]
             rows += [{"name": name, "seed": seed, **row} for row in judged(model, ensemble, texts, sizes)]
-            keep(given.out, rows, words.decode(own[FITS, 1:80]))
+            keep(given.out, rows, spent, words.decode(own[FITS, 1:80]))
             print(f"seed {seed}, {name}: {time.process_time():.0f} s", flush=True)
     table(rows)
 
 
-def keep(out: Path, rows: list[dict[str, Any]], example: str) -> None:
-    """Write what is known so far."""
+def keep(out: Path, rows: list[dict[str, Any]], spent: float, example: str) -> None:
+    """Write what is known so far; `spent` are seconds of earlier runs."""
     about = {
         "processor": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": 1,
-        "seconds": round(time.process_time()),
+        "seconds": round(spent + time.process_time()),
         "date": time.strftime("%Y-%m-%d"),
         "example": example,
     }

@@ -2,8 +2,8 @@
 
     python experiments/ex-uno-pluria/layers.py [--out out/layers]
 
-Calibration rows alone. Layers: on the even rows each layer by itself is rounded to INT-4 and INT-5, eight members with
-a view each; it takes the format of least NLL after temperature, and the layers join in the order of what they gain for
+Calibration rows alone. Layers: on 1,000 even rows each layer by itself is rounded to INT-4 and INT-5, eight members
+with a view each; it takes the format of least NLL after temperature, and the layers join in the order of what they gain for
 as long as the NLL falls. Odd rows, with the temperature of the even ones, score the layers so chosen. Members: 18 of
 them behind 18 views (nine shifts, flipped or not), against the network behind the same 18, temperature and score
 crossed over the two halves. Members' logits are averaged throughout. Finished outputs are kept in --out.
@@ -35,6 +35,7 @@ from pluria.zoo.views import view
 from search import HERE, VIEWS, crossed
 
 FORMATS = ("int4", "int5")
+CHOOSING = 1000
 SHIFTS = ("left", "right", "up", "down", "up-left", "up-right", "down-left", "down-right")
 WIDE = ("identity", "flip", *SHIFTS, *(f"flip+{shift}" for shift in SHIFTS))
 
@@ -113,7 +114,7 @@ HEAD = "| members | NLL | difference | 95 % interval | share |\n|---|---|---|---
 
 def chosen_layers(runs: Runs, rows: Dataset) -> None:
     """Prints the choice of layers and its score."""
-    even, odd = rows.take(slice(0, None, 2)), rows.take(slice(1, None, 2))
+    even, odd = rows.take(slice(0, 2 * CHOOSING, 2)), rows.take(slice(1, None, 2))
     kept, lines = layer_by_layer(runs, even)
     print(f"Gain of each layer alone, NLL on {len(even)} rows\n\n| layer | INT-4 | INT-5 |\n|---|---|---|")
     print("\n".join(lines))

@@ -3,9 +3,9 @@
     python experiments/ex-uno-pluria/layers.py [--out out/layers]
 
 Calibration rows alone. Layers: on 1,000 even rows each layer by itself is rounded to INT-4 and INT-5, eight members
-with a view each; it takes the format of least NLL after temperature, and the layers join in the order of what they gain for
-as long as the NLL falls. Odd rows, with the temperature of the even ones, score the layers so chosen. Members: 18 of
-them behind 18 views (nine shifts, flipped or not), against the network behind the same 18, temperature and score
+with a view each; it takes the format of least NLL after temperature, and the layers join in the order of what they gain
+for as long as the NLL falls. Odd rows, with the temperature of the even ones, score the layers so chosen. Members: 18
+of them behind 18 views (nine shifts, flipped or not), against the network behind the same 18, temperature and score
 crossed over the two halves. Members' logits are averaged throughout. Finished outputs are kept in --out.
 """
 

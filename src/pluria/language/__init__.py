@@ -7,6 +7,7 @@ from pluria.language.generate import Generated, generate
 from pluria.language.meanings import Meanings, both_ways, meanings, same_words
 from pluria.language.perplexity import Perplexity, TokenScores, perplexity, token_scores
 from pluria.language.plan import Plan, memory_plan, refuse_over
+from pluria.language.several import PooledTokens, pooled_tokens
 from pluria.language.temperature import fit_token_temperature
 from pluria.language.tokens import Windows, check_vocabulary, context_of, tokenizer_in, tokens_of, windows
 from pluria.language.vocabulary import (
@@ -26,6 +27,7 @@ __all__ = [
     "Meanings",
     "Perplexity",
     "Plan",
+    "PooledTokens",
     "Question",
     "TokenScores",
     "VocabularyMap",
@@ -49,6 +51,7 @@ __all__ = [
     "memory_plan",
     "model_consistency",
     "perplexity",
+    "pooled_tokens",
     "refuse_over",
     "same_words",
     "tidy",

@@ -91,10 +91,10 @@ def _streamed(
     block: int,
 ) -> Iterator[tuple[int, Averaged]]:
     halves, where = Split(twin), place(twin)
-    write = _Writer(twin, ensemble, halves.outside)
+    write = Writer(twin, ensemble, halves.outside)
     for number, (inputs, targets) in enumerate(batches):
         places = (targets.reshape(-1) != IGNORED).nonzero()[:, 0]
-        states = _states(halves, write, ensemble.members, moved(inputs, where, None), targets, places)
+        states = states_of(halves, write, ensemble.members, moved(inputs, where, None), targets, places)
         for start in range(0, len(places), block):
             rows = slice(start, start + block)
             wanted = targets.reshape(-1)[places[rows]]
@@ -108,8 +108,8 @@ def _streamed(
                     yield number, found
 
 
-def _states(
-    halves: Split, write: _Writer, members: Sequence[int], inputs: Any, targets: Tensor, places: Tensor
+def states_of(
+    halves: Split, write: Writer, members: Sequence[int], inputs: Any, targets: Tensor, places: Tensor
 ) -> list[Tensor]:
     """The states `[N, D]` of every member at the places whose next token is wanted."""
     found = []
@@ -124,7 +124,7 @@ def _states(
     return found
 
 
-class _Writer:
+class Writer:
     """Writes members into the working copy; for a head alone, only what it uses and what differs between members."""
 
     def __init__(self, twin: nn.Module, ensemble: Ensemble, outside: Sequence[str]) -> None:

@@ -35,7 +35,12 @@ def test_text_for_a_pipe_and_as_data(here: Path, pluria: Pluria) -> None:
     options: dict[str, Any] = {"temperature": 1.5, "top_k": 9, "seed": 4, "max_new_tokens": 6}
     wanted = generate(model, members, "the cat sat", tokenizer=tokenizer_in("folder"), **options)
     assert done.out == f"the cat sat{wanted.text}\n"
-    assert done.err.startswith(f"{len(wanted.tokens)} tokens by 3 members, mean agreement ")
+    memory, told = done.err.splitlines()
+    assert memory.startswith("memory: a working copy of ")
+    assert (
+        "3 members with a cache of 576 bytes each; " in memory
+    )  # 2 layers, keys and values, a head of size 4, 9 tokens
+    assert told.startswith(f"{len(wanted.tokens)} tokens by 3 members, mean agreement ")
     more = ("--backend", "side_by_side", "--json", "--quiet")
     again = pluria(*COMMAND, "--format", "int3", "--temperature", 1.5, "--top-k", 9, "--seed", 4, *more)
     found = json.loads(again.out)
@@ -49,7 +54,7 @@ def test_a_terminal_sees_colours_and_a_legend(here: Path, pluria: Pluria, monkey
     monkeypatch.delenv("NO_COLOR", raising=False)
     done = pluria(*COMMAND, "--format", "int2", "--quiet", "--html", "text.html")
     assert "first choice of: " in done.out
-    assert "\x1b[38;5;136m" in done.out
+    assert "\x1b[3;38;5;136m" in done.out
     assert "<title>A text by an ensemble</title>" in Path("text.html").read_text(encoding="utf-8")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "38;5" not in pluria(*COMMAND, "--format", "int2", "--quiet").out
@@ -59,6 +64,7 @@ def test_a_dry_run_writes_nothing(here: Path, pluria: Pluria) -> None:
     done = pluria(*COMMAND, "--html", "text.html", "--dry-run")
     assert json.loads(done.out) == {"prompt": 3, "members": 3, "forwards_at_most": 18}
     assert not Path("text.html").exists()
+    assert "and tensors of " in pluria(*COMMAND, "--dry-run", "--backend", "side_by_side").err
 
 
 @pytest.mark.parametrize(

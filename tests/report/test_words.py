@@ -52,7 +52,7 @@ def test_the_terminal_shows_the_text_whole_and_unsure_words_in_colour() -> None:
         "It is sure so\n <b> split\n\nfirst choice of: three quarters of the members or more · half"
     )
     assert styles(shown, "It is") == "2"
-    assert styles(shown, "so") == "38;5;136"
+    assert styles(shown, "so") == "3;38;5;136"
     assert styles(shown, "<b>") == "4;38;5;166"
     assert styles(shown, "split") == "1;4;38;5;160"
     assert styles(shown, "sure").endswith("0")
@@ -61,7 +61,7 @@ def test_the_terminal_shows_the_text_whole_and_unsure_words_in_colour() -> None:
 def test_without_colours_lines_and_weight_remain() -> None:
     shown = as_ansi(written(), colour=False)
     assert "38;5" not in shown
-    assert (styles(shown, "<b>"), styles(shown, "split")) == ("4", "1;4")
+    assert [styles(shown, word) for word in ("so", "<b>", "split")] == ["3", "4", "1;4"]
 
 
 def test_no_text_steers_the_terminal() -> None:

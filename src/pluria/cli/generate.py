@@ -12,6 +12,9 @@ import typer
 from pluria.cli.options import DryRun, Json, Quiet, mistakes, note, ready, several, show
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from pluria.core.ensemble import Ensemble
     from pluria.language import Generated
 
 
@@ -58,12 +61,30 @@ def generate(
         ensemble = low_precision(model, **grid)
         how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "pool": pool, "backend": backend}
         how |= {"tokenizer": tokenizer_in(folder, model=model, trust=trust), "device": device_of(device)}
+        start = checked_prompt(model, ensemble, prompt, available=None, dtype=None, **how)
+        note(_memory(model, ensemble, len(start) + max_new_tokens, backend), quiet)
         if dry_run:
-            start = checked_prompt(model, ensemble, prompt, available=None, dtype=None, **how)
             return show({"prompt": len(start), "members": members, "forwards_at_most": members * max_new_tokens})
         drawn: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
         found = write(model, ensemble, prompt, **how, **drawn)
     _tell(found, html, quiet, json)
+
+
+def _memory(model: nn.Module, ensemble: Ensemble, tokens: int, backend: str) -> str:
+    """What the members take, in a line."""
+    from pluria.language.plan import free_memory, readable
+    from pluria.language.steps import member_bytes
+
+    width = next((value.element_size() for value in model.parameters()), 4)
+    each, cache = (
+        member_bytes(model, ensemble, tokens, backend=kind, width=width)  # type: ignore[arg-type]
+        for kind in (backend, "loop")
+    )
+    copy = sum(value.numel() * value.element_size() for value in model.parameters())
+    parts = [f"a working copy of {readable(copy)}", f"{several(len(ensemble))} with a cache of {readable(cache)} each"]
+    parts += [f"and tensors of {readable(each - cache)} each"] if each > cache else []
+    free = free_memory()
+    return f"memory: {', '.join(parts)}" + (f"; {readable(free)} may be taken" if free is not None else "")
 
 
 def _tell(found: Generated, html: Path | None, quiet: bool, json: bool) -> None:

@@ -17,6 +17,7 @@ from pluria.core.ensemble import Ensemble
 from pluria.core.model import tensors
 from pluria.core.params import check_fit
 from pluria.language.average import RULES
+from pluria.language.plan import readable
 from pluria.language.steps import BACKENDS, Backend, free_bytes, member_bytes
 from pluria.language.tokens import check_vocabulary, context_of, tokens_of
 
@@ -88,7 +89,7 @@ def _refuse_large(members: int, each: int, free: int | None, backend: str) -> No
         return
     hint = ", or backend='loop', which holds one" if backend == "side_by_side" else ", or a shorter text"
     raise ValueError(
-        f"{members} members take {_bytes(each)} each and {_bytes(free)} are free: {free // each} fit. Take "
+        f"{members} members take {readable(each)} each and {readable(free)} are free: {free // each} fit. Take "
         f"fewer members{hint}"
     )
 
@@ -97,7 +98,3 @@ def _dtype(model: nn.Module) -> torch.dtype:
     """The dtype of the network's first floating tensor."""
     kinds = (value.dtype for value in model.state_dict().values() if value.is_floating_point())
     return next(kinds, torch.float32)
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count:,} bytes"

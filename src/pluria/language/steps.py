@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,6 +20,7 @@ from pluria.core.calling import place
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Family, Shared
 from pluria.core.model import tensors
+from pluria.language.plan import free_memory
 from pluria.predict.batches import logits
 from pluria.store.pretrained import hugging_face
 
@@ -69,11 +69,7 @@ def free_bytes(device: torch.device) -> int | None:
     """Bytes that may be taken on a device; None where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    return free_memory()
 
 
 def _written(twin: nn.Module, ensemble: Ensemble) -> list[Callable[..., Any]]:

@@ -4,7 +4,7 @@
     shown as    plain      unsure     doubtful   split
 
 Agreement is the share of members whose first choice the token is. A token that was drawn may be nobody's first choice.
-Colours never stand alone: underlines, dotted to double, tell the same.
+Colours never stand alone: italics and lines under words tell the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Band:
 
 BANDS = (
     Band("sure", 0.75, "three quarters of the members or more", ""),
-    Band("unsure", 0.50, "half or more", "color(136)"),
+    Band("unsure", 0.50, "half or more", "italic color(136)"),
     Band("doubtful", 0.25, "a quarter or more", "underline color(166)"),
     Band("split", 0.0, "fewer", "bold underline color(160)"),
 )
@@ -51,7 +51,7 @@ def band_of(agreement: float) -> Band:
 def as_ansi(generated: Generated, *, colour: bool = True, width: int | None = None) -> str:
     """The prompt, the text and a legend for a terminal; width None leaves lines as they are.
 
-    colour   False keeps bold and underlined words, for terminals without colours
+    colour   False keeps italics, underlines and bold, for terminals without colours
 
     Control characters of the text are replaced, so no text can steer the terminal.
     """

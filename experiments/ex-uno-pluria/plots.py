@@ -19,6 +19,7 @@ KINDS = {
     "full precision": ("black", "o", "one network"),
     "views": ("tab:green", "D", "one network, its views"),
     "single": ("tab:gray", "s", "one network in low bits"),
+    "low views": ("tab:gray", "D", "one network in low bits, its views"),
     "ensemble": ("tab:blue", "^", "members of one network"),
     "several": ("tab:red", "*", "several networks"),
 }
@@ -34,7 +35,9 @@ def kind(arm: dict[str, Any]) -> str:
         return "several"
     if arm["method"] == "full_precision":
         return "views" if arm["members"] > 1 else "full precision"
-    return "single" if arm["cost"]["forwards"] == 1 else "ensemble"
+    if arm["method"] in ("nearest", "gptq"):
+        return "low views" if arm["members"] > 1 else "single"
+    return "ensemble"
 
 
 def budget(arm: dict[str, Any], axis: str) -> float:

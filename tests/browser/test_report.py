@@ -91,9 +91,9 @@ def test_every_part_is_shown(chrome: Chrome, reports: dict[str, Path]) -> None:
     _show(chrome, reports["plain"])
     count = "return document.querySelectorAll(arguments[0]).length"
     assert chrome.execute_script(count, "figure > svg[role=img]") == 7
-    assert chrome.execute_script(count, "table.arms tbody th[scope=row]") == 9
+    assert chrome.execute_script(count, "table.arms tbody th[scope=row]") == 11
     assert chrome.execute_script(count, "table.sheet") == 3
-    assert chrome.execute_script(count, "table.sheet tbody tr") == 8 + 8 + 6
+    assert chrome.execute_script(count, "table.sheet tbody tr") == 10 + 10 + 8
     assert chrome.execute_script(count, ".examples img") == 12
     assert chrome.execute_script("return [...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert "after temperature" in chrome.execute_script("return document.querySelector('.gain').innerText")

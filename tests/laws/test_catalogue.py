@@ -49,7 +49,8 @@ NO_METHODS = {
 def test_every_public_function_is_a_method_or_says_why_not(name: str) -> None:
     package = importlib.import_module(f"pluria.{name}")
     functions = {name for name in package.__all__ if inspect.isfunction(getattr(package, name))}
-    written = {method.name for verb in PACKAGES[name] for method in methods(verb)} - {"full_precision"}
+    rows = [method for verb in PACKAGES[name] for method in methods(verb)]
+    written = {m.name for m in rows if m.function.startswith(f"pluria.{name}.")} - {"full_precision"}
     assert functions - set(NO_METHODS[name]) == written
     assert set(NO_METHODS[name]) <= functions
 

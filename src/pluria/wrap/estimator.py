@@ -57,7 +57,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             raise ValueError("sample_weight is zero for every row, so there is nothing to fit on")
         kept = weights[numbers] / weights[numbers].mean()
         return Rows(
-            torch.from_numpy(np.ascontiguousarray(X[numbers])), np.asarray(y)[numbers],
+            torch.from_numpy(np.require(X[numbers], requirements=("C", "W"))), np.asarray(y)[numbers],
             torch.from_numpy(kept), numbers,
         )  # fmt: skip
 
@@ -104,7 +104,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
         check_is_fitted(self)
         X = validate_data(self, X, **self._taken(), reset=False)
-        return torch.from_numpy(np.ascontiguousarray(X))
+        return torch.from_numpy(np.require(X, requirements=("C", "W")))
 
 
 def in_batches(answer: Callable[[Tensor], Tensor], x: Tensor, *, axis: int) -> Tensor:

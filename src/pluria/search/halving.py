@@ -5,7 +5,8 @@
     members  K/4    K/2    K            at least two, where K is
 
 Kinds go on in the order of their best NLL within the budgets, the better half at most, as far as a look's share
-reaches. Where it does not reach for a kind in full, fewer of its members are taken.
+reaches. Where it does not reach for a kind in full, fewer of its members are taken. A kind whose outputs are all there,
+such as a company of networks that were looked at alone, costs nothing and is looked at whatever its place.
 """
 
 from __future__ import annotations
@@ -45,10 +46,13 @@ def halved(
     for look in range(len(SHARES)):
         share = (members.ledger.left - reserve) // (len(SHARES) - look)
         taken = _taken(members, alive, look, share)
+        names = {job.name for job, _ in taken}
+        taken += _taken(members, [job for job in kinds if job.name not in names], look, 0)
         some = pools if look == len(SHARES) - 1 else [pool for pool in pools if pool in CHOICE] or CHOICE
-        found = {job.name: judged(members, one, look, some, None if is_plain(one.arm) else most) for job, one in taken}
+        found = {j.name: judged(members, one, look, some, None if is_plain(j.arm) else most) for j, one in taken}
         every = tuple(one for each in found.values() for one in each)
-        looks.append(Look(sum(members.order.stops[look]), len(taken), len(alive) - len(taken), every))
+        left = sum(job.name not in found for job in alive)
+        looks.append(Look(sum(members.order.stops[look]), len(found), left, every))
         alive = _better([job for job, _ in taken], found)
     return looks
 

@@ -38,20 +38,19 @@ def sentences(found: Found) -> list[str]:
 
 
 def table(found: Found) -> Table:
-    """The winner and its controls on the figure rows."""
+    """The winner and its controls on the figure rows; differences are the winner's NLL minus theirs."""
     from rich import box
     from rich.table import Table
 
-    made = Table("", "NLL", "winner minus this", "error", "forwards", "Mbit", box=box.SIMPLE_HEAD)
+    made = Table("", "NLL", "ΔNLL", "error", "forwards", "Mbit", box=box.SIMPLE_HEAD)
     for column in made.columns[1:]:
         column.justify, column.no_wrap = "right", True
     for role, title in TITLES.items():
         if (one := found["figures"].get(role)) is None:
             continue
-        gap = one["difference"]
-        band = "" if role == "winner" else f"{gap['estimate']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})"
+        gap = "" if role == "winner" else f"{one['difference']['estimate']:+.4f}".replace("-", "−")
         made.add_row(
-            f"{title}: {one['name']}", f"{one['scores']['nll']:.4f}", band.replace("-", "−"),
+            f"{title}: {one['name']}", f"{one['scores']['nll']:.4f}", gap,
             f"{one['scores']['error']:.2%}", str(one["forwards"]), f"{one['bits'] / 1e6:.3f}",
         )  # fmt: skip
     return made

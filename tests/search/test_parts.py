@@ -28,12 +28,12 @@ from search.tiny import pictures
 def test_every_look_holds_the_classes_in_their_shares(targets: torch.Tensor) -> None:
     order = order_of(targets, SHARES)
     for look, (fit, choose) in enumerate(order.stops):
-        for rows, stop in ((order.fit, fit), (order.choose, choose)):
+        for rows, stop in ((order.one, fit), (order.other, choose)):
             counts = torch.bincount(targets[rows[:stop]], minlength=4)
             assert int(counts.max() - counts.min()) <= 1
-        assert len(order.fitting(look)) == fit + choose
+        assert len(order.halves(look)) == fit + choose
     assert order.stops == ((75, 75), (200, 200), (600, 600))
-    assert torch.cat([order.fit, order.choose]).unique().tolist() == list(range(1200))
+    assert torch.cat([order.one, order.other]).unique().tolist() == list(range(1200))
 
 
 def test_chunks_come_back_in_the_order_of_the_file() -> None:
@@ -41,8 +41,8 @@ def test_chunks_come_back_in_the_order_of_the_file() -> None:
     order = order_of(targets, SHARES)
     rows = torch.cat([order.chunk(look) for look in range(3)])
     assert torch.equal(order.restored(rows[None])[0], torch.arange(500))
-    fits = order.fitting(2)
-    assert set(rows[fits].tolist()) == set(order.fit.tolist())
+    first = order.halves(2)
+    assert set(rows[first].tolist()) == set(order.one.tolist())
 
 
 def test_few_rows_are_all_looked_at_first() -> None:

@@ -1,6 +1,6 @@
 """The last look: the winner and its controls on the figure rows, which nothing has seen before.
 
-single   the network of least NLL on the rows that choose, in full precision with temperature
+single   the network of least loss on the calibration rows, in full precision with temperature
 views    the same network behind as many views as the winner has forwards, or as many as there are
 int5     the plain ensemble: stratified INT-5 members of the winner's networks, as many forwards
 
@@ -86,7 +86,7 @@ def last_look(members: Members, winner: Candidate, parts: dict[str, Job], figure
 
 
 def single_of(candidates: Sequence[Candidate]) -> Job:
-    """The network in full precision whose scaled answers are best on the rows that choose."""
+    """The network in full precision whose scaled answers are best on the calibration rows."""
     plain = [one for one in candidates if is_plain(one.job.arm) and one.scaled]
     return min(plain, key=lambda one: one.loss).job
 

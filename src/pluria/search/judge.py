@@ -1,4 +1,9 @@
-"""What an ensemble is worth: pool and temperature fitted on one half of the rows seen, scored on the other half."""
+"""What an ensemble is worth: pool and temperature fitted on one half of the rows seen, scored on the other, both ways.
+
+    loss = ( NLL of half B under what half A fits  +  NLL of half A under what half B fits ) / 2
+
+So no row is scored by what it fitted, and all rows choose.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pluria.recipe.costs import stored
+from pluria.recipe.outputs import Outputs
 from pluria.recipe.plan import Job
 from pluria.recipe.pools import CHOICE, Pool, answer
 from pluria.recipe.source import Sources
@@ -16,7 +22,7 @@ from pluria.search.members import Members, sizes
 
 @dataclass(frozen=True)
 class Candidate:
-    """The first members of a kind behind a pool, with its NLL on the rows that choose and what it costs.
+    """The first members of a kind behind a pool, with its loss on calibration rows and what it costs.
 
     `scaled` says whether a temperature is fitted; without one the pool is the mean of the probabilities.
     """
@@ -51,7 +57,7 @@ def bits(job: Job, sources: Sources) -> int:
 
 
 def sized(job: Job, members: int) -> Job:
-    """The kind with its first members alone; views that no member sees are left out of nothing, so places stay."""
+    """The kind with its first members alone; all its views stay in its name, so what is kept is found."""
     if members == job.arm.members:
         return job
     head, times, tail = job.name.partition(f" × {job.arm.members}")
@@ -69,14 +75,20 @@ def judged(members: Members, job: Job, look: int, pools: Sequence[Pool], most: f
         held = bits(one, members.sources)
         if most is not None and held > most:
             break
-        fit, choose = members.outputs(one, size, look)
-        found.append(Candidate(one, CHOICE[0], False, float(nll(choose.pooled(), choose.y).mean()), held))
+        halves = members.outputs(one, size, look)
+        raw = sum(float(nll(half.pooled(), half.y).mean()) for half in halves) / 2
+        found.append(Candidate(one, CHOICE[0], False, raw, held))
         # One answer is its own mean, and pools that weigh or bend several have nothing to do.
         for pool in pools if one.size > 1 else CHOICE[:1]:
             try:
-                fitted = answer(pool, fit)
+                loss = _crossed(pool, *halves)
             except ValueError:
                 continue  # too few rows for a pool that labels fit
-            loss = float(nll(fitted(choose), choose.y).mean())
             found.append(Candidate(one, pool, True, loss, held))
     return found
+
+
+def _crossed(pool: Pool, one: Outputs, other: Outputs) -> float:
+    """The loss of a pool with its temperature, each half answered by what the other fits."""
+    first, second = answer(pool, one)(other), answer(pool, other)(one)
+    return float(nll(first, other.y).mean() + nll(second, one.y).mean()) / 2

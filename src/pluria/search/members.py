@@ -76,10 +76,10 @@ class Members:
             self.keep_on(job, network, job.arm.members, {"figures": rows})
 
     def outputs(self, job: Job, members: int, look: int) -> tuple[Outputs, Outputs]:
-        """What fits and what chooses: outputs of the first members on all rows up to a look."""
-        logits, fits = self.logits(job, members, look), self.order.fitting(look)
+        """Outputs of the first members on all rows up to a look, those of each half."""
+        logits, first = self.logits(job, members, look), self.order.halves(look)
         y = self.rows.targets[torch.cat([self.order.chunk(i) for i in self.order.chunks(look)])]
-        return Outputs.of(logits[:, fits], y[fits]), Outputs.of(logits[:, ~fits], y[~fits])
+        return Outputs.of(logits[:, first], y[first]), Outputs.of(logits[:, ~first], y[~first])
 
     def logits(self, job: Job, members: int, look: int) -> Tensor:
         """Logits `[K, N, ..., C]` on the chunks up to a look, in their order."""

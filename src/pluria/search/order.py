@@ -1,4 +1,4 @@
-"""Calibration rows in two halves, one to fit and one to choose, each in an order whose every beginning serves.
+"""Calibration rows in two halves, what one fits the other judges, each in an order whose every beginning serves.
 
     classes are dealt out to the halves in turn; in each half row j of a class of n stands at (j + 1/2) / n of the way
 
@@ -20,24 +20,24 @@ FEWEST = 40
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """Rows of the halves `fit` and `choose`, and how many of each a look of each size takes."""
+    """Rows of both halves, and how many of each a look of each size takes."""
 
-    fit: Tensor
-    choose: Tensor
+    one: Tensor
+    other: Tensor
     stops: tuple[tuple[int, int], ...]
 
     def chunk(self, look: int) -> Tensor:
-        """Rows that a look adds to the one before: those that fit, then those that choose."""
+        """Rows that a look adds to the one before: those of the first half, then those of the second."""
         low = self.stops[look - 1] if look else (0, 0)
         high = self.stops[look]
-        return torch.cat([self.fit[low[0] : high[0]], self.choose[low[1] : high[1]]])
+        return torch.cat([self.one[low[0] : high[0]], self.other[low[1] : high[1]]])
 
     def chunks(self, look: int) -> list[int]:
         """The looks up to this one that add rows; of few rows the first takes all."""
         return [i for i in range(look + 1) if len(self.chunk(i))]
 
-    def fitting(self, look: int) -> Tensor:
-        """Which of the rows of all looks so far fit, bool, in the order of their chunks."""
+    def halves(self, look: int) -> Tensor:
+        """Which of the rows of all looks so far are of the first half, bool, in the order of their chunks."""
         found = []
         for i, high in enumerate(self.stops[: look + 1]):
             low = self.stops[i - 1] if i else (0, 0)

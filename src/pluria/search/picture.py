@@ -35,7 +35,7 @@ def draw(found: Found, axis: str, place: Path) -> None:
             axes.plot(*_places([knee], axis), "o", color=INK, markerfacecolor="none", markersize=11)
             at = (knee[axis] / UNITS[axis], knee["nll"])
             axes.annotate("knee", at, (8, 8), textcoords="offset points", color=INK)
-        axes.set(xscale="log", xlabel=LABELS[axis], ylabel="NLL on the rows that chose (nats)")
+        axes.set(xscale="log", xlabel=LABELS[axis], ylabel="NLL on calibration rows (nats)")
         axes.set_title(clean(found["title"]))
         text = inline(figure, axis, caption(found, axis, len(found["candidates"]) - len(shown)))
     with replacing(place) as file:

@@ -96,4 +96,4 @@ def _knee(axis: str, line: Found) -> str:
     if knee is None:
         return ""
     amount = f"{knee['bits'] / 1e6:.3f} Mbit" if axis == "bits" else f"{knee['forwards']} forwards"
-    return f"The knee against {axis} is {knee['name']} at {amount}, NLL {knee['nll']:.4f} on the rows that chose."
+    return f"The knee against {axis} is {knee['name']} at {amount}, NLL {knee['nll']:.4f} on calibration rows."

@@ -43,8 +43,8 @@ def winning_recipe(recipe: Recipe, winner: Candidate, single: Job, *, images: bo
         {**own, **({"pool": winner.pool} if winner.forwards > 1 else {})},
         {**plain, "members": arm.members, "networks": list(arm.networks)},
     ]
-    seen = arm.views if len(arm.views) > 1 else recipe.views if recipe.views is not None else SHIFTS if images else ()
-    names = tuple(dict.fromkeys(("identity", *seen)))[: winner.forwards]
+    seen = recipe.views if recipe.views is not None else SHIFTS if images else ()
+    names = tuple(dict.fromkeys(("identity", *arm.views, *seen)))[: winner.forwards]
     if len(names) > 1:
         arms.append({"method": "full_precision", "networks": best, "views": list(names), "members": len(names)})
     held = recipe.model_dump(mode="json", exclude_unset=True, exclude={"arms", "pool"})

@@ -17,7 +17,7 @@ Cost = Callable[[Candidate], float]
 def front(candidates: Sequence[Candidate], cost: Cost) -> list[Candidate]:
     """Candidates in the order of their cost, each better than every one that costs as much or less."""
     found: list[Candidate] = []
-    for one in sorted(candidates, key=lambda one: (cost(one), one.loss)):
+    for one in sorted(candidates, key=lambda one: (cost(one), one.loss, len(one.name))):
         if not found or one.loss < found[-1].loss:
             found.append(one)
     return found

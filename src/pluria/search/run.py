@@ -96,7 +96,8 @@ def _best(look: Look, budget: Budget) -> Candidate:
     fitting = [one for one in look.candidates if most is None or one.bits <= most]
     if not fitting:
         raise RecipeError(f"{budget.forwards:g} forwards do not reach to look at what meets {most:g} bits; give more")
-    return min(fitting, key=lambda one: (one.loss, one.forwards, one.bits))
+    # Of views that no member sees, fewer: they change the name alone.
+    return min(fitting, key=lambda one: (one.loss, one.forwards, one.bits, len(one.job.arm.views)))
 
 
 def planned(recipe: Recipe, budget: Budget, *, own_arms: bool = True) -> Plan:

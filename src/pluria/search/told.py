@@ -30,7 +30,7 @@ def sentences(found: Found) -> list[str]:
     lines.append(_single(figures))
     lines += [_knee(axis, found["fronts"][axis]) for axis in ("bits", "forwards")]
     left = sum(look["left_out"] for look in found["looks"])
-    unseen = f" {left} kinds were left out, for the forwards did not reach." if left else ""
+    unseen = f" {left} kind{'s were' if left > 1 else ' was'} left out, for the forwards did not reach." if left else ""
     lines.append(
         f"{ledger['forwards']:.1f} of {ledger['limit']:g} forwards were spent, on {found['kinds']} kinds.{unseen}"
     )
@@ -95,5 +95,5 @@ def _knee(axis: str, line: Found) -> str:
     knee = line["knee"]
     if knee is None:
         return ""
-    amount = f"{knee['bits'] / 1e6:.3f} Mbit" if axis == "bits" else f"{knee['forwards']} forwards"
+    amount = f"{knee['bits'] / 1e6:.3f} Mbit" if axis == "bits" else _forwards(knee)
     return f"The knee against {axis} is {knee['name']} at {amount}, NLL {knee['nll']:.4f} on calibration rows."

@@ -65,6 +65,8 @@ def test_the_front_and_its_knee_by_hand() -> None:
     assert bend is not None
     assert bend.bits == 2
     assert knee(line[:2], lambda one: one.bits) is None
+    above = [candidate(*one) for one in ((1, 1.0), (2, 0.9), (4, 0.1))]
+    assert knee(above, lambda one: one.bits) is None, "the middle lies above the line between the ends"
 
 
 def test_a_ledger_never_goes_beyond_its_limit() -> None:

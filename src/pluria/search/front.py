@@ -1,7 +1,7 @@
 """Candidates that nothing cheaper reaches, and the knee among them.
 
 knee   the point of the front farthest below the straight line between its ends, cost on a logarithmic scale and both
-       axes from 0 to 1; none where the front has fewer than three points. Source: Satopää et al., ICDCS workshops 2011
+       axes from 0 to 1; none where no point lies below that line. Source: Satopää et al., ICDCS workshops 2011
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ def front(candidates: Sequence[Candidate], cost: Cost) -> list[Candidate]:
 
 
 def knee(line: Sequence[Candidate], cost: Cost) -> Candidate | None:
-    """The knee of a front; None where it has fewer than three points."""
+    """The knee of a front; None where none of its points lies below the line between its ends."""
     if len(line) < 3:
         return None
     x = [math.log(cost(one)) for one in line]
     y = [one.loss for one in line]
     depth = [1 - (a - x[0]) / (x[-1] - x[0]) - (b - y[-1]) / (y[0] - y[-1]) for a, b in zip(x, y, strict=True)]
-    return line[max(range(len(line)), key=depth.__getitem__)]
+    deepest = max(range(len(line)), key=depth.__getitem__)
+    # The ends lie on the line, to rounding.
+    return line[deepest] if depth[deepest] > 1e-12 else None

@@ -30,7 +30,8 @@ def sentences(found: Found) -> list[str]:
     lines.append(_single(figures))
     lines += [_knee(axis, found["fronts"][axis]) for axis in ("bits", "forwards")]
     left = sum(look["left_out"] for look in found["looks"])
-    unseen = f" {left} kind{'s were' if left > 1 else ' was'} left out, for the forwards did not reach." if left else ""
+    kinds = f"{left} kind{'s were' if left > 1 else ' was'}"
+    unseen = f" {kinds} left out, for the forwards did not reach." if left else ""
     lines.append(
         f"{ledger['forwards']:.1f} of {ledger['limit']:g} forwards were spent, on {found['kinds']} kinds.{unseen}"
     )
@@ -85,10 +86,11 @@ def _band(gap: Found) -> str:
 
 
 def _price(one: Found) -> str:
-    count = one["forwards"]
-    return (
-        f"{'one forward' if count == 1 else f'{count} forwards'} for each example, {one['bits'] / 1e6:.3f} Mbit in all"
-    )
+    return f"{_forwards(one)} for each example, {one['bits'] / 1e6:.3f} Mbit in all"
+
+
+def _forwards(one: Found) -> str:
+    return "one forward" if one["forwards"] == 1 else f"{one['forwards']} forwards"
 
 
 def _knee(axis: str, line: Found) -> str:

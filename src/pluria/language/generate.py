@@ -35,7 +35,7 @@ class Generated:
     prompt_text, pieces   the text of the prompt, and what each token adds to it; numbers where there is no tokenizer
     log_probs          pooled log-probability of the token, before temperature, top-k and top-p `[T]`
     agreement          weight of the members whose most probable token it is `[T]`
-    mutual_information mean KL(p_k || pooled) in nats; pooled by logits: mean KL(pooled || p_k) `[T]`
+    mutual_information  mean KL(p_k || pooled) in nats; pooled by logits: mean KL(pooled || p_k) `[T]`
     members, stopped   how many members counted; whether a token ended the text before it was as long as allowed
     """
 
@@ -84,7 +84,7 @@ def generate(
                   between members is held for all of them, and a token costs K steps of the network and nothing else
     stop          tokens that end the text, the network's own by default; () for none
     available     bytes that members may take; what is free by default
-    device, dtype of the working copy
+    device, dtype   of the working copy
     seed          of what is drawn: the same seed gives the same text
 
     Raises ValueError for a network that is no causal language model with a cache of keys and values (encoder-decoders

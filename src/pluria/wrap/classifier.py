@@ -36,7 +36,7 @@ class PluriaClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     calibration  share of each class's rows that is held out of training to fit the temperature; 0: no temperature.
                  It is 1 where that would be fewer than 20 rows (none is held out then), or where all of them are right
     classes      labels of a given network's outputs in order; by default the sorted labels that `fit` sees
-    random_state seed of the split, the starting parameters and the order of the rows
+    random_state  seed of the split, the starting parameters and the order of the rows
 
     A given network may take rows of more axes; they reach it in float32. `sample_weight` weights the training loss
     and the standardisation, not the temperature; a row of weight zero counts as not given.

@@ -1,6 +1,7 @@
 """One answer out of many: a pool takes outputs `[K, N, ..., C]` and weights `[K]` or `[K, N]` to `[N, ..., C]`."""
 
-from pluria.pool.average import mean, mean_bernoulli, mean_logit, mean_probability
+from pluria.core.reduce import mean, median, trimmed
+from pluria.pool.average import mean_bernoulli, mean_logit, mean_probability
 from pluria.pool.chain import Chain
 from pluria.pool.conformal import Conformal, fit_conformal
 from pluria.pool.extremised import Extremised, fit_extremised
@@ -14,7 +15,7 @@ from pluria.pool.labels import LabelTemperatures, fit_label_temperatures
 from pluria.pool.linear import Linear, fit_linear
 from pluria.pool.log_linear import LogLinear, fit_log_linear
 from pluria.pool.member_temperature import MemberTemperatures, fit_member_temperatures
-from pluria.pool.order import median, median_probability, trimmed, trimmed_probability
+from pluria.pool.order import median_probability, trimmed_probability
 from pluria.pool.quantile_weights import QuantileWeights, fit_quantile_weights
 from pluria.pool.quantiles import isotonic_quantiles, mean_quantiles, median_quantiles, sort_quantiles
 from pluria.pool.running import RunningMean

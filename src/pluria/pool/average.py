@@ -1,8 +1,9 @@
-"""Averages over the member axis: of probabilities, of logits, of plain outputs, of independent labels.
+"""Averages over the member axis: of probabilities, of logits, of independent labels.
 
 A pool takes outputs `[K, N, ..., C]` and weights `[K]` or `[K, N]` (None: equal) and gives `[N, ..., C]` in the
 outputs' dtype; the arithmetic is float64. Weights are normalised; a member of weight zero is not read.
-All refuse (`ValueError`) negative or non-finite weights and weights that sum to zero.
+All refuse (`ValueError`) negative or non-finite weights and weights that sum to zero. Plain outputs have `mean` of
+`core.reduce`.
 """
 
 import torch
@@ -36,15 +37,6 @@ def mean_logit(outputs: Tensor, weights: Tensor | None = None) -> Tensor:
     tensor([[0.5000, 0.5000]])
     """
     return RunningMean("logit").add(outputs, weights).finish()
-
-
-def mean(outputs: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Weighted mean sum_k w_k y_k of regression outputs `[K, N, ...]`; the result is `[N, ...]`.
-
-    >>> mean(torch.tensor([[1.0], [4.0]]), torch.tensor([2.0, 1.0]))
-    tensor([2.])
-    """
-    return RunningMean("output").add(outputs, weights).finish()
 
 
 def mean_bernoulli(outputs: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from pluria.pool.average import mean, mean_bernoulli, mean_logit, mean_probability
+from pluria.core.reduce import mean, median, trimmed
+from pluria.pool.average import mean_bernoulli, mean_logit, mean_probability
 from pluria.pool.extremised import Extremised
 from pluria.pool.gaussian import mean_gaussian
-from pluria.pool.order import median, median_probability, trimmed, trimmed_probability
+from pluria.pool.order import median_probability, trimmed_probability
 from pluria.pool.quantiles import isotonic_quantiles, mean_quantiles, median_quantiles, sort_quantiles
 from pluria.pool.vote import vote
 

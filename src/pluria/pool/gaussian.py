@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pluria.core.reduce import mean
 from pluria.core.weights import spread_weights
-from pluria.pool.average import mean
 
 
 def mean_gaussian(outputs: Tensor, weights: Tensor | None = None) -> Tensor:

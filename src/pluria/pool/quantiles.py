@@ -14,8 +14,8 @@ Fernández-Val and Galichon, Econometrica 2010; Fakoor et al., JMLR 2023.
 import torch
 from torch import Tensor
 
+from pluria.core.reduce import middle
 from pluria.core.weights import spread_weights
-from pluria.pool.order import middle
 
 # Numbers in flight while many rows are repaired: 32 MiB.
 _AT_ONCE = 1 << 22

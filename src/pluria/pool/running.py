@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pluria.core.reduce import positive_total, weighted_sum
 from pluria.core.weights import spread_weights
 
 Rule = Literal["probability", "logit", "output"]
@@ -44,10 +45,8 @@ class RunningMean:
         spread = spread_weights(outputs, weights)
         if self.rule != "output" and outputs.ndim < 3:
             raise ValueError(f"logits must be [K, N, ..., C], not {list(outputs.shape)}")
-        wide = spread.reshape(*spread.shape, *[1] * (outputs.ndim - 2))
-        block = replace(
-            self, state=self._sum(outputs.to(torch.float64), wide), total=spread.sum(0), dtype=outputs.dtype
-        )
+        state = self._sum(outputs.to(torch.float64), spread)
+        block = replace(self, state=state, total=spread.sum(0), dtype=outputs.dtype)
         return block if self.state is None else self.merge(block)
 
     def merge(self, other: "RunningMean") -> "RunningMean":
@@ -73,17 +72,15 @@ class RunningMean:
         """
         if self.state is None or self.total is None:
             raise ValueError("no member was added")
-        if not bool(((self.total > 0) & torch.isfinite(self.total)).all()):
-            raise ValueError("the members' weights must have a positive, finite sum for every example")
-        total = self.total.reshape(-1, *[1] * (self.state.ndim - 1))
+        total = positive_total(self.total).reshape(-1, *[1] * (self.state.ndim - 1))
         if self.rule == "probability":
             return (self.state - total.log()).to(self.dtype)
         mean = self.state / total
         return (mean.log_softmax(-1) if self.rule == "logit" else mean).to(self.dtype)
 
-    def _sum(self, outputs: Tensor, wide: Tensor) -> Tensor:
+    def _sum(self, outputs: Tensor, spread: Tensor) -> Tensor:
         lifted = outputs if self.rule == "output" else outputs.log_softmax(-1)
         if self.rule == "probability":
+            wide = spread.reshape(*spread.shape, *[1] * (outputs.ndim - 2))
             return torch.where(wide > 0, lifted + wide.log(), -torch.inf).logsumexp(0)
-        # The product is masked, not only multiplied: a member of weight zero may hold NaN.
-        return torch.where(wide > 0, lifted * wide, 0.0).sum(0)
+        return weighted_sum(lifted, spread)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pluria.core.errors import CheckpointError, DataError, FileFormatError, PluriaError, RecipeError
     from pluria.core.model import Role, roles
     from pluria.core.params import Params, params_of
+    from pluria.merge.leafwise import leafwise
     from pluria.numbers.format import number_format
     from pluria.numbers.key import Key
     from pluria.pool.average import mean_logit, mean_probability
@@ -49,6 +50,7 @@ _WHERE = {
     "core.errors": ("CheckpointError", "DataError", "FileFormatError", "PluriaError", "RecipeError"),
     "core.model": ("Role", "roles"),
     "core.params": ("Params", "params_of"),
+    "merge.leafwise": ("leafwise",),
     "numbers.format": ("number_format",),
     "numbers.key": ("Key",),
     "pool.average": ("mean_logit", "mean_probability"),
@@ -76,6 +78,7 @@ _PACKAGES = (
     "align",
     "core",
     "language",
+    "merge",
     "numbers",
     "pool",
     "predict",
@@ -118,6 +121,7 @@ __all__ = [
     "gptq",
     "isotropic",
     "join",
+    "leafwise",
     "load",
     "load_all",
     "low_precision",

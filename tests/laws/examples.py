@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pluria.core.ensemble import Ensemble
 from pluria.core.params import Params, params_of
+from pluria.merge import leafwise
 from pluria.pool import mean_probability
 from pluria.recipe.catalogue import CATALOGUE, Method
 
@@ -76,6 +77,13 @@ SAMPLERS: dict[str, Sampler] = {
     "plane": Sampler(lambda f, model, members, key: f(*ends(model, 3), points=members)),
     "path": Sampler(lambda f, model, members, key: f(ends(model, 2), steps=members)),
 }
+
+Merge = Callable[[Ensemble, Params], dict[str, Tensor]]
+
+MERGES: dict[str, Callable[[Callable[..., Any]], Merge]] = {
+    "linear": lambda f: lambda ensemble, base: leafwise(ensemble, f()),
+}
+"""How a merge is called: (ensemble, base) -> params. A leafwise method gives a rule, others take the ensemble."""
 
 ALIGNERS: dict[str, Callable[[Callable[..., Ensemble], nn.Module, Ensemble], Ensemble]] = {
     "refresh": lambda f, model, ensemble: f(model, ensemble, [images(8), images(4)]),

@@ -7,12 +7,12 @@ import inspect
 
 import pytest
 
-from laws.examples import ALIGNERS, FITS, POOLS, SAMPLERS
-from pluria.recipe.catalogue import CATALOGUE, FIT_LAWS, POOL_LAWS, SAMPLE_LAWS, Method, methods
+from laws.examples import ALIGNERS, FITS, MERGES, POOLS, SAMPLERS
+from pluria.recipe.catalogue import CATALOGUE, FIT_LAWS, MERGE_LAWS, POOL_LAWS, SAMPLE_LAWS, Method, methods
 
-LAWS = {"sample": SAMPLE_LAWS, "align": ("identity",), "pool": POOL_LAWS, "fit": FIT_LAWS}
-EXAMPLES = {"sample": SAMPLERS, "align": ALIGNERS, "pool": POOLS, "fit": FITS}
-PACKAGES = {"sample": ("sample",), "align": ("align",), "pool": ("pool", "fit")}
+LAWS = {"sample": SAMPLE_LAWS, "merge": MERGE_LAWS, "align": ("identity",), "pool": POOL_LAWS, "fit": FIT_LAWS}
+EXAMPLES = {"sample": SAMPLERS, "merge": MERGES, "align": ALIGNERS, "pool": POOLS, "fit": FITS}
+PACKAGES = {"sample": ("sample",), "merge": ("merge",), "align": ("align",), "pool": ("pool", "fit")}
 """Each package and the verbs of its functions."""
 
 NO_METHODS = {
@@ -23,6 +23,7 @@ NO_METHODS = {
         "noise": "a report",
         "output_error": "a report",
     },
+    "merge": {"leafwise": "applies a rule"},
     "align": {"has_batch_norm": "a question"},
     "pool": {
         "check_pool": "a question",
@@ -73,8 +74,8 @@ def test_every_row_names_a_function_that_exists(method: Method) -> None:
     assert method.needs
 
 
-def test_names_are_different() -> None:
-    names = [method.name for method in CATALOGUE]
+def test_names_of_one_verb_are_different() -> None:
+    names = [(method.verb, method.name) for method in CATALOGUE]
     assert len(set(names)) == len(names)
 
 

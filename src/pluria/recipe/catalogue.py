@@ -4,6 +4,9 @@ sample   bits     same key, same bits; the global generator and the inputs are u
          prefix   the first k members do not change as K grows
          file     what is stored and loaded gives the same members
          mean     the mean of many members is the base within four standard errors
+merge    single    K = 1 is the identity          copies     K copies of x give x, whatever the base
+         order     permuting members with their weights changes nothing
+         double    doubling a weight equals duplicating the member
 align    identity  full precision is left as it is
 pool     single    K = 1 is the identity          copies     K copies of x give x
          order     permuting members with their weights changes nothing
@@ -25,15 +28,19 @@ from typing import Any, Literal
 
 SAMPLE_LAWS = ("bits", "prefix", "file", "mean")
 POOL_LAWS = ("single", "copies", "order", "double", "simplex")
+MERGE_LAWS = ("single", "copies", "order", "double")
 FIT_LAWS = ("single", "copies", "order", "simplex", "better", "text")
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row. `maker` is how a recipe calls a sampler; `breaks` gives the reason for each law that does not hold."""
+    """One row. `breaks` gives the reason for each law that does not hold.
+
+    maker   how a recipe calls a sampler; for a leafwise merge, the function of its options that gives its `Rule`
+    """
 
     name: str
-    verb: Literal["sample", "align", "pool", "fit"]
+    verb: Literal["sample", "merge", "align", "pool", "fit"]
     function: str
     summary: str
     needs: str
@@ -47,7 +54,10 @@ class Method:
 
     @property
     def make(self) -> Callable[..., Any]:
-        """How a recipe calls a sampler: (model, members, key, options) -> (model, ensemble)."""
+        """How a recipe calls a sampler: (model, members, key, options) -> (model, ensemble); a merge: options -> Rule.
+
+        Raises ValueError for methods that a recipe does not call.
+        """
         if self.maker is None:
             raise ValueError(f"method {self.name!r} cannot be an arm of a recipe")
         return _load(self.maker)
@@ -87,6 +97,8 @@ CATALOGUE: tuple[Method, ...] = (
            "three checkpoints", ("bits", "file"), FIXED),
     Method("path", "sample", "pluria.sample.plane:path", "straight pieces between networks", "two checkpoints or more",
            ("bits", "file"), FIXED),
+    Method("linear", "merge", "pluria.merge.linear:linear", "weighted mean of the members", "nothing", MERGE_LAWS, {},
+           "pluria.merge.linear:linear"),
     Method("refresh", "align", "pluria.align.refresh:refresh", "batch-norm statistics by difference",
            "unlabelled inputs", ("identity",)),
     Method("mean_probability", "pool", "pluria.pool.average:mean_probability", "mean of the members' probabilities",

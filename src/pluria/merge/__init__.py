@@ -1,0 +1,7 @@
+"""merge: many models into one, tensor by tensor."""
+
+from pluria.merge.leafwise import leafwise
+from pluria.merge.linear import linear
+from pluria.merge.rule import BLOCK, Pass, Piece, Rule, Rules
+
+__all__ = ["BLOCK", "Pass", "Piece", "Rule", "Rules", "leafwise", "linear"]

@@ -1,0 +1,217 @@
+"""The loop of every leafwise merge, whatever it reads from and writes to.
+
+    for each tensor:  passes over its pieces  ->  combine piece by piece  ->  round once  ->  write
+
+Pieces go over threads; what was measured is added in the order of the pieces. Each piece is read into memory that is
+used again, so memory is threads x (K + 3) pieces, whatever the size of the models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pluria.core.errors import CheckpointError
+from pluria.merge.rule import BLOCK, Pass, Piece, Rule
+
+CHUNK = 8
+"""Pieces that a thread takes at a time."""
+
+
+class Source(Protocol):
+    """One model to read from."""
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        ...
+
+    @property
+    def outline(self) -> Mapping[str, Tensor]:
+        """Names, shapes and dtypes, as tensors without data."""
+        ...
+
+    def read(self, name: str, start: int, out: Tensor) -> None:
+        """Fill `out` `[n]`, of the tensor's dtype, with its elements from the flat index `start` on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One tensor to be merged: by which rule and weights `[K]`, into which dtype, and in which arithmetic."""
+
+    name: str
+    shape: torch.Size
+    dtype: torch.dtype
+    arithmetic: torch.dtype
+    rule: Rule
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything that a merge reads and writes; `write(name, start, values)` takes merged elements `[n]`."""
+
+    members: Sequence[Source]
+    base: Source | None
+    write: Callable[[str, int, Tensor], None]
+    done: Callable[[str], None] = lambda name: None
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a piece lies: elements start..stop-1 of a tensor, and its number in the scope."""
+
+    leaf: Leaf
+    start: int
+    stop: int
+    number: int
+
+
+Chunks = Sequence[Sequence[Span]]
+Mapper = Callable[[Callable[[Sequence[Span]], Any], Chunks], Iterable[Any]]
+
+
+def run(task: Task, leaves: Sequence[Leaf], *, threads: int = 1, chunk: int = CHUNK) -> None:
+    """Merge `leaves` in their order; `done` is called for each as it is finished.
+
+    chunk   pieces that a thread takes at a time
+
+    Raises CheckpointError for NaN or Inf, in a member, in the base or in what was merged.
+    """
+    with _workers(threads) as pool:
+        spread: Mapper = pool.map
+        whole = [leaf for leaf in leaves if leaf.rule.scope == "model"]
+        chunks = dict(_numbered(sorted(whole, key=lambda leaf: leaf.name), chunk))
+        found = _measured(task, whole[0].rule, [c for cs in chunks.values() for c in cs], spread) if whole else None
+
+        def merge(leaf: Leaf, mapper: Mapper) -> None:
+            own = chunks[leaf.name] if leaf.name in chunks else next(_numbered([leaf], chunk))[1]
+            known = found if leaf.name in chunks else _measured(task, leaf.rule, own, mapper)
+            for _ in mapper(partial(_merge, task, known), own):
+                pass
+
+        # A large tensor takes all threads; of small ones, each thread takes its own.
+        for large, group in groupby(leaves, key=lambda leaf: leaf.shape.numel() > threads * BLOCK):
+            if large:
+                for leaf in group:
+                    merge(leaf, spread)
+                    task.done(leaf.name)
+            else:
+                each = list(group)
+                for leaf, _ in zip(each, pool.map(lambda one: merge(one, map), each), strict=True):
+                    task.done(leaf.name)
+
+
+@contextmanager
+def _workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads in which torch itself uses one thread, or the order of its sums would depend on their number."""
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def _numbered(leaves: Iterable[Leaf], chunk: int) -> Iterator[tuple[str, Chunks]]:
+    """The pieces of each tensor in chunks, numbered through."""
+    number = 0
+    for leaf in leaves:
+        ends = _ends(leaf)
+        spans = [Span(leaf, start, stop, number + i) for i, (start, stop) in enumerate(ends)]
+        number += len(spans)
+        yield leaf.name, [spans[i : i + chunk] for i in range(0, len(spans), chunk)]
+
+
+def _ends(leaf: Leaf) -> list[tuple[int, int]]:
+    """Where the pieces of a tensor start and stop."""
+    count, size = leaf.shape.numel(), BLOCK
+    if leaf.rule.pieces == "tensor":
+        size = max(count, 1)
+    elif leaf.rule.pieces == "row":
+        row = max(count // leaf.shape[0], 1) if leaf.shape and leaf.shape[0] else 1
+        size = row * max(BLOCK // row, 1)
+    return [(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _measured(task: Task, rule: Rule, chunks: Chunks, mapper: Mapper) -> Any:
+    """Statistics of one scope, pass after pass."""
+    found = None
+    for step in rule.passes if chunks else ():
+        if step.needed(found):
+            parts = (part for several in mapper(partial(_measure, task, step, found), chunks) for part in several)
+            found = step.finish(torch.stack(list(parts)) if step.stacked else _sum(parts), found)
+    return found
+
+
+def _measure(task: Task, step: Pass, earlier: Any, spans: Sequence[Span]) -> list[Tensor]:
+    parts = (step.measure(piece, earlier) for piece in _pieces(task, spans))
+    if step.stacked:
+        return list(parts)
+    # Integers are added at once, since their order does not matter; floats wait for their turn.
+    first = next(parts)
+    return [first, *parts] if first.is_floating_point() else [_sum([first, *parts])]
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    rest = iter(parts)
+    total = next(rest).clone()
+    for part in rest:
+        total += part
+    return total
+
+
+def _merge(task: Task, found: Any, spans: Sequence[Span]) -> None:
+    for span, piece in zip(spans, _pieces(task, spans), strict=True):
+        leaf = span.leaf
+        merged = leaf.rule.combine(piece, found)
+        if merged.shape != (span.stop - span.start,):
+            raise ValueError(f"{leaf.name!r}: a rule gives [{span.stop - span.start}]; got {list(merged.shape)}")
+        rounded = merged.to(leaf.dtype)
+        if not _finite(rounded):
+            raise CheckpointError(
+                f"tensor {leaf.name!r}: what was merged does not fit into {leaf.dtype}. Give smaller weights, or a "
+                "wider dtype"
+            )
+        task.write(leaf.name, span.start, rounded)
+
+
+def _pieces(task: Task, spans: Sequence[Span]) -> Iterator[Piece]:
+    """The pieces of spans of one tensor, one after the other in the same memory."""
+    leaf, longest = spans[0].leaf, max(span.stop - span.start for span in spans)
+    sources = [*task.members, *([task.base] if task.base is not None and leaf.rule.needs_base else [])]
+    wide = torch.empty((len(sources), longest), dtype=leaf.arithmetic)
+    narrow: dict[torch.dtype, Tensor] = {}
+    for span in spans:
+        count = span.stop - span.start
+        rows = wide[:, :count] if count == longest else wide.view(-1)[: len(sources) * count].view(-1, count)
+        for source, row in zip(sources, rows, strict=True):
+            own = source.outline[leaf.name].dtype
+            raw = row if own == leaf.arithmetic else narrow.setdefault(own, torch.empty(longest, dtype=own))[:count]
+            source.read(leaf.name, span.start, raw)
+            if raw is not row:
+                row.copy_(raw)
+            if not _finite(row):
+                raise CheckpointError(
+                    f"NaN or Inf in tensor {leaf.name!r} of {source.label}. Give a checkpoint from before it diverged"
+                )
+        base = rows[len(task.members)] if len(sources) > len(task.members) else None
+        yield Piece(leaf.name, leaf.shape, span.start, span.number, rows[: len(task.members)], base, leaf.weights)
+
+
+def _finite(values: Tensor) -> bool:
+    """Whether all are finite; a sum is quicker than asking each, and is finite where they are not too large."""
+    return math.isfinite(values.sum(dtype=torch.float32 if values.itemsize < 4 else None)) or bool(
+        torch.isfinite(values).all()
+    )

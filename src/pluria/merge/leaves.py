@@ -1,0 +1,115 @@
+"""What there is to merge, checked before anything is read: names, shapes, dtypes, and tensors that are no floats.
+
+floating tensors      merged by the rule
+num_batches_tracked   of the base, or else of the first member; or the members' sum
+other integers, bool  equal in all models, and copied
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pluria.core.errors import CheckpointError
+from pluria.core.params import check_fit
+from pluria.merge.engine import Leaf, Source
+from pluria.merge.rule import Rule, Rules
+
+Counters = Literal["first", "sum"]
+COUNTER = "num_batches_tracked"
+SIXTEEN = (torch.float16, torch.bfloat16)
+
+
+def leaves_of(
+    members: Sequence[Source],
+    base: Source | None,
+    rules: Rules,
+    weights: Tensor | Callable[[str], Tensor],
+    *,
+    dtype: torch.dtype | None = None,
+) -> list[Leaf]:
+    """A leaf for each floating tensor, in the order of the first member.
+
+    dtype   of what is merged; by default that of the members, which must agree
+
+    Raises CheckpointError for other names or shapes, and for dtypes that differ; ValueError where a rule needs a base
+    or another number of members.
+    """
+    everyone = [*members, *([] if base is None else [base])]
+    _check(everyone)
+    made = []
+    for name, value in members[0].outline.items():
+        if value.is_floating_point():
+            rule = rules if isinstance(rules, Rule) else rules(name)
+            _fits(rule, len(members), base)
+            kinds = [source.outline[name].dtype for source in everyone]
+            arithmetic = torch.float32 if all(kind in SIXTEEN for kind in kinds) else torch.float64
+            own = weights if isinstance(weights, Tensor) else weights(name)
+            made.append(Leaf(name, value.shape, _dtype(name, everyone, dtype), arithmetic, rule, own))
+    return made
+
+
+def whole_numbers(members: Sequence[Source], base: Source | None, counters: Counters = "first") -> dict[str, Tensor]:
+    """The tensors that are no floats, as they are merged.
+
+    Raises CheckpointError where one that is no count of batches differs between models; ValueError for other
+    `counters`.
+    """
+    if counters not in ("first", "sum"):
+        raise ValueError(f"counters are 'first' or 'sum'; got {counters!r}")
+    everyone = [*([] if base is None else [base]), *members]
+    found = {}
+    for name, value in members[0].outline.items():
+        if value.is_floating_point():
+            continue
+        read = [_read(source, name) for source in everyone]
+        if name.endswith(COUNTER):
+            own = read[len(everyone) - len(members) :]
+            found[name] = read[0] if counters == "first" else torch.stack(own).sum(0).to(value.dtype)
+            continue
+        for source, other in zip(everyone, read, strict=True):
+            if not torch.equal(other, read[0]):
+                raise CheckpointError(
+                    f"tensor {name!r} ({value.dtype}) differs between {everyone[0].label} and {source.label}, and "
+                    "whole numbers are not averaged. Give models with one vocabulary and one layout"
+                )
+        found[name] = read[0]
+    return found
+
+
+def _check(sources: Sequence[Source]) -> None:
+    first = sources[0]
+    for other in sources[1:]:
+        check_fit(other.outline, first.outline, what=other.label)
+        check_fit(first.outline, other.outline, what=first.label)
+    for name, value in first.outline.items():
+        kinds = {source.label: source.outline[name].dtype for source in sources}
+        if any(kind.is_floating_point != value.is_floating_point() for kind in kinds.values()) or value.is_complex():
+            raise CheckpointError(f"tensor {name!r} is of several kinds, or of none that is merged: {kinds}")
+
+
+def _fits(rule: Rule, count: int, base: Source | None) -> None:
+    if rule.needs_base and base is None:
+        raise ValueError("this merge starts from a base model; give one as `base`")
+    if rule.members not in (None, count):
+        raise ValueError(f"this merge takes {rule.members} models; got {count}")
+
+
+def _dtype(name: str, sources: Sequence[Source], dtype: torch.dtype | None) -> torch.dtype:
+    kinds = {source.label: source.outline[name].dtype for source in sources}
+    if dtype is not None:
+        return dtype
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{kind} in {label}" for label, kind in kinds.items()).replace("torch.", "")
+        raise CheckpointError(f"tensor {name!r} is {told}. Give the `dtype` that the merged model shall have")
+    return next(iter(kinds.values()))
+
+
+def _read(source: Source, name: str) -> Tensor:
+    outline = source.outline[name]
+    out = torch.empty(outline.numel(), dtype=outline.dtype)
+    source.read(name, 0, out)
+    return out.view(outline.shape)

@@ -1,0 +1,101 @@
+"""What a leafwise merge is: a function of a piece of all members, after passes that measure the whole tensor.
+
+    statistics = finish(sum of measure(piece) over the pieces)     for each pass, in order
+    merged     = combine(piece, statistics)                        for each piece
+
+A method is a function of its options that gives a `Rule`. The same rule merges modules, state dicts and files. Pieces
+are fixed, and what was measured on them is added in their order: threads change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+BLOCK = 2**17
+"""Elements of a piece. What is measured in floats is added in pieces, so that this number is part of every result."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of elements of one tensor, of all members.
+
+    name, shape   of the whole tensor
+    start         flat index of the first element
+    number        of this piece among the pieces of its scope, the tensor or the model
+    values        `[K, n]`, float32 for members of 16 bits, else float64
+    base          `[n]` of the same dtype, for rules that need one
+    weights       `[K]` float64, not negative, of sum one
+
+    `values` and `base` are the rule's to overwrite, and are not to be kept: their memory is used again.
+    """
+
+    name: str
+    shape: torch.Size
+    start: int
+    number: int
+    values: Tensor
+    base: Tensor | None
+    weights: Tensor
+
+    @property
+    def origin(self) -> Tensor:
+        """The base `[n]`; ValueError where there is none."""
+        if self.base is None:
+            raise ValueError(f"tensor {self.name!r}: this merge starts from a base; give one")
+        return self.base
+
+    @property
+    def deltas(self) -> Tensor:
+        """Task vectors `[K, n]`: values minus base, in memory of their own."""
+        return self.values - self.origin
+
+
+def always(earlier: Any) -> bool:
+    """A pass that is always needed."""
+    return True
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One reading of a tensor before it is merged.
+
+    measure   (piece, statistics of the passes before, or None) -> a Tensor, of one shape for all pieces of the scope
+    finish    (their sum, statistics of the passes before) -> statistics: anything
+    needed    whether the pass is made at all, from the statistics of the passes before; they stay as they are if not
+    stacked   `finish` takes one row for each piece, `[pieces, ...]`, in place of the sum
+    """
+
+    measure: Callable[[Piece, Any], Tensor]
+    finish: Callable[[Tensor, Any], Any]
+    needed: Callable[[Any], bool] = always
+    stacked: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A leafwise merge.
+
+    combine      (piece, statistics of the last pass, None without passes) -> merged elements `[n]`
+    passes       what is measured first
+    needs_base   whether it starts from a base model
+    members      how many members it takes; None: any number
+    pieces       "block": any run of elements; "row": whole rows, of all axes but the first; "tensor": all at once,
+                 which takes K times the largest tensor in memory
+    scope        whether statistics are of each tensor or of the whole model
+    """
+
+    combine: Callable[[Piece, Any], Tensor]
+    passes: tuple[Pass, ...] = ()
+    needs_base: bool = False
+    members: int | None = None
+    pieces: Literal["block", "row", "tensor"] = "block"
+    scope: Literal["tensor", "model"] = "tensor"
+
+
+Rules = Rule | Callable[[str], Rule]
+"""One rule, or the rule of each tensor by its name."""

@@ -23,7 +23,7 @@ NO_METHODS = {
         "noise": "a report",
         "output_error": "a report",
     },
-    "merge": {"leafwise": "applies a rule"},
+    "merge": {"largest": "passes of a rule", "leafwise": "applies a rule"},
     "align": {"has_batch_norm": "a question"},
     "pool": {
         "check_pool": "a question",

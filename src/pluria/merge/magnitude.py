@@ -1,0 +1,116 @@
+"""The k largest magnitudes of a tensor, exactly: a mask of k elements, whatever is equal and however it is cut.
+
+    histogram of the upper bits of |x|  ->  of the bits below, in the bin of the k-th largest  ->  ...  ->  threshold
+    of several that equal the threshold, those with the smallest index are taken
+
+Nothing is sorted, and histograms add up over pieces. There are three passes for float32 and five for float64; passes
+that would decide nothing any more are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pluria.merge.rule import Pass, Piece
+from pluria.numbers.radix import BITS, histogram, patterns
+
+LEVELS = {31: (15, 16), 63: (16, 16, 16, 15)}
+"""Bits that each histogram tells apart, by the width of the patterns; the first one's size says which it is."""
+
+Values = Callable[[Piece], Tensor]
+"""What is ranked: `[R, n]` float32 or float64."""
+
+Counts = Callable[[int], Tensor]
+"""How many are taken: (elements of the scope) -> integers that broadcast to `[J, R]`, J selections at once."""
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The largest magnitudes of each row, found so far.
+
+    prefix   int64 `[J, R]`, upper bits of the smallest magnitude that is taken
+    shift    how many bits are below
+    left     int64 `[J, R]`, how many of those that share the prefix are taken; the larger ones all are
+    shared   int64 `[J, R]`, how many share it
+    room     int64 `[pieces, J, R]` and
+    ties     int64 `[pieces, J, R]`: how many of a piece share it, and of those are taken; None where all are, or none
+    """
+
+    prefix: Tensor
+    shift: int
+    left: Tensor
+    shared: Tensor
+    ties: Tensor | None = None
+    room: Tensor | None = None
+
+    @property
+    def decided(self) -> bool:
+        """Whether the prefix alone decides: of those that share it, all are taken or none."""
+        return bool(((self.left == 0) | (self.left == self.shared)).all())
+
+    def mask(self, piece: Piece, values: Tensor) -> Tensor:
+        """bool `[J, R, n]`: which elements of a piece are taken; `values` `[R, n]` are those that were ranked."""
+        words = patterns(values)
+        shared, left = self.shared, self.left
+        if self.ties is not None and self.room is not None:
+            shared, left = self.ties[piece.number], self.room[piece.number]
+        low = (self.prefix + (left < shared).long()) << self.shift
+        taken = words >= low.clamp(max=torch.iinfo(words.dtype).max).to(words.dtype)[..., None]
+        for j, r in ((left > 0) & (left < shared)).nonzero().tolist():
+            equal = (words[r] >> self.shift == self.prefix[j, r]).nonzero()[: int(left[j, r]), 0]
+            taken[j, r, equal] = True
+        return taken
+
+
+def largest(values: Values, counts: Counts) -> tuple[Pass, ...]:
+    """Passes whose statistics are a `Largest`: of each row of `values(piece)`, the `counts` largest magnitudes.
+
+    Counts are cut to what there is. They are of a tensor, or of the whole model where that is the rule's scope.
+    """
+
+    def first(piece: Piece, _: Any) -> Tensor:
+        held = values(piece)
+        total = BITS[held.dtype]
+        bits = LEVELS[total][0]
+        return histogram(held, torch.zeros((1, len(held)), dtype=torch.int64), total - bits, bits)
+
+    def started(total: Tensor, _: Any) -> Largest:
+        width = next(width for width, levels in LEVELS.items() if 2 ** levels[0] == total.shape[-1])
+        number = int(total[0, 0].sum())
+        wanted = counts(number).clamp(0, number)
+        wide = total.expand(len(wanted), -1, -1)
+        start = Largest(torch.zeros_like(wide[..., 0]), width, wanted.expand(wide.shape[:2]), wide.sum(-1))
+        return _narrowed(wide, start)
+
+    def level(piece: Piece, found: Largest) -> Tensor:
+        bits = min(16, found.shift)
+        return histogram(values(piece), found.prefix, found.shift - bits, bits)
+
+    def ties(piece: Piece, found: Largest) -> Tensor:
+        return histogram(values(piece), found.prefix, found.shift, 0)[..., 0]
+
+    finer = Pass(level, _narrowed, lambda found: found.shift > 0 and not found.decided)
+    equal = Pass(ties, _shared_out, lambda found: not found.decided, stacked=True)
+    return Pass(first, started), finer, finer, finer, equal
+
+
+def _narrowed(counted: Tensor, found: Largest) -> Largest:
+    """The selection with one level of bits more, from a histogram `[J, R, bins]` inside its prefix."""
+    bins = counted.shape[-1]
+    above = counted.flip(-1).cumsum(-1)
+    place = (above < found.left[..., None]).sum(-1, keepdim=True)
+    own = counted.flip(-1).gather(-1, place)
+    left = found.left - (above.gather(-1, place) - own)[..., 0]
+    prefix = found.prefix * bins + (bins - 1 - place[..., 0])
+    return Largest(prefix, found.shift - (bins.bit_length() - 1), left, own[..., 0])
+
+
+def _shared_out(ties: Tensor, found: Largest) -> Largest:
+    """How many of those that equal the threshold each piece takes, `[pieces, J, R]`: the first come first."""
+    before = ties.cumsum(0) - ties
+    return replace(found, ties=ties, room=torch.minimum((found.left - before).clamp(min=0), ties))

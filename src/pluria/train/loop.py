@@ -1,0 +1,195 @@
+"""A small plain training loop: autocast, accumulation, collectors, and a checkpoint from which it goes on bit for bit.
+
+    for each epoch, each group of `accumulate` batches:  loss backward, step, schedule, collect
+
+It is here for recipes and experiments. Collectors and optimisers need nothing of it: they work in your own loop too.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pluria.core.calling import place
+from pluria.train.collector import Collector
+from pluria.train.state import State, unwrapped
+
+Epoch = Callable[[int], Iterable[Any]]
+"""The batches of an epoch, a pure function of its number (from 0): resumed runs ask for them again."""
+
+Loss = Callable[[nn.Module, Any], Tensor]
+"""(network, batch) -> mean loss, one number with a gradient."""
+
+
+@dataclass
+class Progress:
+    """How far a run is: epochs and batches done, optimiser steps, and the mean loss of each finished epoch."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    total: float = 0.0
+    losses: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: the states of its collectors by name, and the mean loss of each epoch."""
+
+    states: Mapping[str, State]
+    losses: tuple[float, ...]
+
+
+def train(
+    model: nn.Module,
+    epoch: Epoch,
+    loss: Loss,
+    *,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    collectors: Mapping[str, Collector] | None = None,
+    before: Callable[[int], None] | None = None,
+    accumulate: int = 1,
+    autocast: torch.dtype | None = None,
+    clip: float | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    save_every: int = 0,
+    progress: Callable[[int, float], None] | None = None,
+) -> Run:
+    """Train `model` in place, and fold the run into its collectors' states.
+
+    before       told the number of each step before it is taken, so that a temperature may follow a cycle
+    accumulate   batches for one optimiser step; their losses are averaged, a rest at an epoch's end is a step too
+    autocast     dtype of the forward pass, such as torch.bfloat16
+    clip         largest norm of the gradient
+    checkpoint   a file written after each epoch, and every `save_every` steps; where it exists the run goes on from it
+    progress     told the epochs done and the epoch's mean loss
+
+    An optimiser with `sampled` (IVON) has its gradients taken inside. Raises ValueError for a loss that is NaN or Inf,
+    with model, optimiser and checkpoint as they were after the step before; for an epoch without batches; and for a
+    checkpoint of another run.
+    """
+    if epochs < 1 or accumulate < 1:
+        raise ValueError(f"epochs and accumulate are 1 or more; got {epochs} and {accumulate}")
+    held = dict(collectors or {})
+    states = {name: collector.start(model) for name, collector in held.items()}
+    parts = _Parts(model, optimizer, scheduler, states, Progress())
+    file = None if checkpoint is None else Path(checkpoint)
+    if file is not None and file.exists():
+        parts.load(file)
+    model.train()
+    at = parts.progress
+    while at.epoch < epochs:
+        for group in _groups(epoch(at.epoch), accumulate, at.batch):
+            if before is not None:
+                before(at.step + 1)
+            at.total += _step(model, group, loss, optimizer, autocast, clip, at.step + 1) * len(group)
+            if scheduler is not None:
+                scheduler.step()
+            at.step, at.batch = at.step + 1, at.batch + len(group)
+            states.update({name: each.update(states[name], model, at.step) for name, each in held.items()})
+            if file is not None and save_every and at.step % save_every == 0:
+                parts.save(file)
+        if not at.batch:
+            raise ValueError(f"epoch {at.epoch} has no batches")
+        at.losses.append(at.total / at.batch)
+        at.epoch, at.batch, at.total = at.epoch + 1, 0, 0.0
+        if file is not None:
+            parts.save(file)
+        if progress is not None:
+            progress(at.epoch, at.losses[-1])
+    return Run(states, tuple(at.losses))
+
+
+def _step(
+    model: nn.Module,
+    group: list[Any],
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    autocast: torch.dtype | None,
+    clip: float | None,
+    step: int,
+) -> float:
+    """One optimiser step on some batches; their mean loss."""
+    optimizer.zero_grad()
+    total = 0.0
+    device = place(model).type
+    sampled: Callable[[], AbstractContextManager[None]] = getattr(optimizer, "sampled", nullcontext)
+    with sampled():
+        for batch in group:
+            with torch.autocast(device, dtype=autocast) if autocast is not None else nullcontext():
+                value = loss(model, batch) / len(group)
+            total += (found := value.item())
+            if not math.isfinite(found):
+                raise ValueError(
+                    f"the loss of step {step} is {found}; model and checkpoint are those of the step before. Look for "
+                    "NaN in the batch, or take a lower rate"
+                )
+            torch.autograd.backward(value)
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return total
+
+
+def _groups(batches: Iterable[Any], size: int, done: int) -> Iterator[list[Any]]:
+    left = islice(batches, done, None)
+    while group := list(islice(left, size)):
+        yield group
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a checkpoint holds."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None
+    states: dict[str, State]
+    progress: Progress
+
+    def save(self, file: Path) -> None:
+        """Written beside the old one first, so that a killed or full write leaves that."""
+        data = {
+            "model": unwrapped(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "states": {name: state.state_dict() for name, state in self.states.items()},
+            "progress": vars(self.progress),
+            "generator": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        fresh = file.with_name(f"{file.name}.new")
+        try:
+            torch.save(data, fresh)
+            os.replace(fresh, file)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def load(self, file: Path) -> None:
+        """Put everything back as it was when the file was written."""
+        try:
+            data = torch.load(file, weights_only=True)
+            if set(data["states"]) != set(self.states):
+                raise ValueError(f"it has the collectors {sorted(data['states'])}, here are {sorted(self.states)}")
+            unwrapped(self.model).load_state_dict(data["model"])
+            self.optimizer.load_state_dict(data["optimizer"])
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(data["scheduler"])
+            self.states.update({name: State.from_state_dict(state) for name, state in data["states"].items()})
+            vars(self.progress).update(data["progress"])
+            torch.set_rng_state(data["generator"])
+            if data["cuda"]:
+                torch.cuda.set_rng_state_all(data["cuda"])
+        except (KeyError, TypeError, ValueError, RuntimeError, EOFError) as error:
+            raise ValueError(f"{file}: this checkpoint is of another run, or damaged: {error}. Move it away") from error

@@ -12,7 +12,7 @@ import pytest
 
 import pluria
 
-PACKAGES = ("align", "language", "merge", "pool", "predict", "sample", "score", "store", "wrap", "zoo")
+PACKAGES = ("align", "language", "merge", "pool", "predict", "sample", "score", "store", "train", "wrap", "zoo")
 MODULES = sorted(
     info.name
     for info in pkgutil.walk_packages(pluria.__path__, "pluria.")

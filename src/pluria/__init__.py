@@ -87,6 +87,7 @@ _PACKAGES = (
     "sample",
     "score",
     "store",
+    "train",
     "wrap",
     "zoo",
 )

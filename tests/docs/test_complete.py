@@ -19,7 +19,7 @@ from pluria.search import Budget
 from pluria.zoo import NETWORKS, READERS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PACKAGES = ("sample", "merge", "align", "predict", "pool", "score", "store", "language", "search", "wrap")
+PACKAGES = ("sample", "train", "merge", "align", "predict", "pool", "score", "store", "language", "search", "wrap")
 
 
 def words(page: str) -> set[str]:
@@ -70,7 +70,10 @@ def test_every_arm_and_option_is_on_the_recipe_page() -> None:
 def test_every_format_and_method_has_its_page() -> None:
     formats = {name for name in FORMATS if not name.startswith("int")}
     assert formats - words("numbers.md") == set()
-    text = {verb: (DOCS / f"{verb}.md").read_text(encoding="utf-8") for verb in ("sample", "merge", "align", "pool")}
+    text = {
+        verb: (DOCS / f"{verb}.md").read_text(encoding="utf-8")
+        for verb in ("sample", "train", "merge", "align", "pool")
+    }
     text["fit"] = text["pool"]
     assert [row.name for row in CATALOGUE if row.maker is None and row.name not in text[row.verb]] == []
 

@@ -13,7 +13,8 @@ from pluria.core.ensemble import Ensemble
 from pluria.core.params import Params, params_of
 from pluria.merge import leafwise
 from pluria.pool import mean_probability
-from pluria.recipe.catalogue import CATALOGUE, Method
+from pluria.recipe.catalogue import CATALOGUE
+from pluria.recipe.method import Method
 
 Made = tuple[nn.Module, Ensemble]
 

@@ -9,7 +9,8 @@ from core.laws import same_bits
 from laws.examples import ALIGNERS, network, rows
 from pluria.core.ensemble import single
 from pluria.core.params import params_of
-from pluria.recipe.catalogue import Method, methods
+from pluria.recipe.catalogue import methods
+from pluria.recipe.method import Method
 from pluria.sample import low_precision
 
 

@@ -8,12 +8,34 @@ import inspect
 import pytest
 
 from laws.examples import ALIGNERS, FITS, MERGES, POOLS, SAMPLERS
-from pluria.recipe.catalogue import CATALOGUE, FIT_LAWS, MERGE_LAWS, POOL_LAWS, SAMPLE_LAWS, Method, methods
+from laws.trainers import TRAINERS
+from pluria.recipe.catalogue import CATALOGUE, methods
+from pluria.recipe.method import FIT_LAWS, MERGE_LAWS, POOL_LAWS, SAMPLE_LAWS, TRAIN_LAWS, Method
 
-LAWS = {"sample": SAMPLE_LAWS, "merge": MERGE_LAWS, "align": ("identity",), "pool": POOL_LAWS, "fit": FIT_LAWS}
-EXAMPLES = {"sample": SAMPLERS, "merge": MERGES, "align": ALIGNERS, "pool": POOLS, "fit": FITS}
-PACKAGES = {"sample": ("sample",), "merge": ("merge",), "align": ("align",), "pool": ("pool", "fit")}
-"""Each package and the verbs of its functions."""
+LAWS = {
+    "sample": SAMPLE_LAWS,
+    "train": TRAIN_LAWS,
+    "merge": MERGE_LAWS,
+    "align": ("identity",),
+    "pool": POOL_LAWS,
+    "fit": FIT_LAWS,
+}
+EXAMPLES = {
+    "sample": SAMPLERS,
+    "train": TRAINERS,
+    "merge": MERGES,
+    "align": ALIGNERS,
+    "pool": POOLS,
+    "fit": FITS,
+}
+PACKAGES = {
+    "sample": ("sample",),
+    "train": ("train",),
+    "merge": ("merge",),
+    "align": ("align",),
+    "pool": ("pool", "fit"),
+}
+"""Each package and the verbs of its functions, and of its classes where a run is given to them."""
 
 NO_METHODS = {
     "sample": {
@@ -22,6 +44,15 @@ NO_METHODS = {
         "moments": "reads inputs for those that make members",
         "noise": "a report",
         "output_error": "a report",
+    },
+    "train": {
+        "Collector": "what a collector is",
+        "Cycle": "a schedule",
+        "Run": "what a loop returns",
+        "State": "what a collector keeps",
+        "cycles": "a schedule",
+        "every": "chooses steps",
+        "train": "the loop itself",
     },
     "merge": {"largest": "passes of a rule", "leafwise": "applies a rule"},
     "align": {"has_batch_norm": "a question"},
@@ -49,7 +80,8 @@ NO_METHODS = {
 @pytest.mark.parametrize("name", PACKAGES)
 def test_every_public_function_is_a_method_or_says_why_not(name: str) -> None:
     package = importlib.import_module(f"pluria.{name}")
-    functions = {name for name in package.__all__ if inspect.isfunction(getattr(package, name))}
+    public = {each: getattr(package, each) for each in package.__all__}
+    functions = {n for n, v in public.items() if inspect.isfunction(v) or (name == "train" and inspect.isclass(v))}
     rows = [method for verb in PACKAGES[name] for method in methods(verb)]
     written = {m.name for m in rows if getattr(package, m.function.partition(":")[2], None) is m.load()}
     assert functions - set(NO_METHODS[name]) == written

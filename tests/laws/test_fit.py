@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from laws.examples import FITS, Pool, rows
 from pluria.pool import mean_logit, mean_probability
-from pluria.recipe.catalogue import Method, methods
+from pluria.recipe.catalogue import methods
+from pluria.recipe.method import Method
 
 every = pytest.mark.parametrize("method", methods("fit"), ids=lambda m: m.name)
 K, N, C = 4, 200, 4

@@ -9,7 +9,8 @@ from torch import Tensor
 from laws.examples import MERGES, rows
 from pluria.core.ensemble import Ensemble, stack
 from pluria.core.params import Params
-from pluria.recipe.catalogue import Method, methods
+from pluria.recipe.catalogue import methods
+from pluria.recipe.method import Method
 
 every = pytest.mark.parametrize("method", methods("merge"), ids=lambda m: m.name)
 WEIGHTS = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from laws.examples import POOLS, rows
-from pluria.recipe.catalogue import Method, methods
+from pluria.recipe.catalogue import methods
+from pluria.recipe.method import Method
 
 every = pytest.mark.parametrize("method", methods("pool"), ids=lambda m: m.name)
 K, N, C = 4, 6, 5

@@ -10,7 +10,8 @@ import torch
 
 from laws.examples import POOLS
 from laws.test_fit import C, K, N, fitted, labelled
-from pluria.recipe.catalogue import Method, methods
+from pluria.recipe.catalogue import methods
+from pluria.recipe.method import Method
 
 every_pool = pytest.mark.parametrize("method", methods("pool"), ids=lambda m: m.name)
 every_fit = pytest.mark.parametrize("method", methods("fit"), ids=lambda m: m.name)

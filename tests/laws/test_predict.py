@@ -8,7 +8,8 @@ import torch
 from core.laws import same_bits
 from laws.examples import SAMPLERS, images
 from pluria.predict import gather, predict
-from pluria.recipe.catalogue import Method, methods
+from pluria.recipe.catalogue import methods
+from pluria.recipe.method import Method
 
 
 @pytest.mark.parametrize("method", methods("sample"), ids=lambda m: m.name)

@@ -17,7 +17,8 @@ from pluria.core.ensemble import Ensemble
 from pluria.core.family import block
 from pluria.core.params import params_of
 from pluria.predict import gather, predict
-from pluria.recipe.catalogue import Method, methods
+from pluria.recipe.catalogue import methods
+from pluria.recipe.method import Method
 from pluria.sample import noise
 from pluria.store import load_all, save
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from pluria.recipe.catalogue import Method, methods
+from pluria.recipe.catalogue import methods
+from pluria.recipe.method import Method
 from pluria.recipe.schema import Arm
 from pluria.sample.dropout import KINDS
 

@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from pluria.core.errors import RecipeError
-from pluria.recipe.catalogue import Method, methods
+from pluria.recipe.catalogue import methods
+from pluria.recipe.method import Method
 from pluria.recipe.pools import POOLS
 from pluria.zoo.shifts import SHIFTS
 from pluria.zoo.views import view

@@ -1,0 +1,78 @@
+"""A row of the catalogue: what a method does, what it needs, and the laws it keeps or why it does not.
+
+sample   bits     same key, same bits; the global generator and the inputs are untouched
+         prefix   the first k members do not change as K grows
+         file     what is stored and loaded gives the same members
+         mean     the mean of many members is the base within four standard errors
+merge    single    K = 1 is the identity          copies     K copies of x give x, whatever the base
+         order     permuting members with their weights changes nothing
+         double    doubling a weight equals duplicating the member
+align    identity  full precision is left as it is
+pool     single    K = 1 is the identity          copies     K copies of x give x
+         order     permuting members with their weights changes nothing
+         double    doubling a weight equals duplicating the member      simplex    probabilities stay probabilities
+fit      (labelled or unlabelled outputs to a pool or to weights)
+         single    K = 1 is the identity          copies     K copies of x give what x alone gives
+         order     permuting the members changes nothing                simplex    probabilities stay probabilities
+         better    never above the NLL of equal weights on the rows of the fit
+         text      its fields go through JSON and give the same pool
+train    repeat   the same run gives the same bits      quiet    the global generator is untouched
+         resume   a run stored half-way ends on the same bits           file     what is collected is stored and loaded
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SAMPLE_LAWS = ("bits", "prefix", "file", "mean")
+POOL_LAWS = ("single", "copies", "order", "double", "simplex")
+MERGE_LAWS = ("single", "copies", "order", "double")
+FIT_LAWS = ("single", "copies", "order", "simplex", "better", "text")
+TRAIN_LAWS = ("repeat", "quiet", "resume", "file")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row. `breaks` gives the reason for each law that does not hold.
+
+    maker   how a recipe calls a sampler; for a leafwise merge, the function of its options that gives its `Rule`
+    """
+
+    name: str
+    verb: Literal["sample", "train", "align", "merge", "pool", "fit"]
+    function: str
+    summary: str
+    needs: str
+    laws: tuple[str, ...]
+    breaks: Mapping[str, str] = field(default_factory=dict)
+    maker: str | None = None
+
+    def load(self) -> Callable[..., Any]:
+        """The function itself."""
+        return _load(self.function)
+
+    @property
+    def make(self) -> Callable[..., Any]:
+        """How a recipe calls a sampler: (model, members, key, options) -> (model, ensemble); a merge: options -> Rule.
+
+        Raises ValueError for methods that a recipe does not call.
+        """
+        if self.maker is None:
+            raise ValueError(f"method {self.name!r} cannot be an arm of a recipe")
+        return _load(self.maker)
+
+    def options(self) -> dict[str, inspect.Parameter]:
+        """What a recipe may set for this method, besides `members`; keys and unlabelled inputs come from the run."""
+        if self.maker is None:
+            return {}
+        given = inspect.signature(_load(self.maker), eval_str=True).parameters
+        return {n: p for n, p in given.items() if n not in ("model", "members", "key", "inputs")}
+
+
+def _load(path: str) -> Callable[..., Any]:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]

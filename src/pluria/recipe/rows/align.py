@@ -1,0 +1,8 @@
+"""Ways to make members fit together."""
+
+from pluria.recipe.method import Method
+
+ALIGN: tuple[Method, ...] = (
+    Method("refresh", "align", "pluria.align.refresh:refresh", "batch-norm statistics by difference",
+           "unlabelled inputs", ("identity",)),
+)  # fmt: skip

@@ -1,0 +1,103 @@
+"""A tiny run for every training method in the catalogue: how the laws call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from laws.examples import images, network
+from pluria.core.ensemble import Ensemble, single
+from pluria.core.params import params_of
+from pluria.train import SWAG, Cycle, State, every
+
+LENGTH = 6
+Trainer = Callable[[Callable[..., Any], bool], Ensemble]
+"""(the method, whether all is stored and loaded half-way) -> what is collected."""
+
+
+def loss(model: nn.Module) -> Tensor:
+    """On fixed images and targets; the network is in evaluation mode, so that nothing is drawn."""
+    return F.cross_entropy(model(images()), torch.arange(12) % 3)
+
+
+def fitted(model: nn.Module, number: int) -> nn.Module:
+    """A few steps, at a rate of the member's own."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.05 * (number + 1))
+    for _ in range(2):
+        optimizer.zero_grad()
+        torch.autograd.backward(loss(model))
+        optimizer.step()
+    return model
+
+
+def watched(collector: Any, resume: bool, seed: int = 0) -> State:
+    """A collector's state after plain descent."""
+    model = network(seed)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    scheduler = Cycle(3).scheduler(optimizer)
+    state: State = collector.start(model)
+    for step in range(1, LENGTH + 1):
+        optimizer.zero_grad()
+        torch.autograd.backward(loss(model))
+        optimizer.step()
+        scheduler.step()
+        state = collector.update(state, model, step)
+        if resume and step == LENGTH // 2:
+            state = State.from_state_dict(state.state_dict())
+    return state
+
+
+def collected(*given: Any, **options: Any) -> Trainer:
+    """A collector made with these arguments."""
+    return lambda f, resume: f(*given).ensemble(watched(f(*given), resume), **options)
+
+
+def stepped(make: Callable[[Callable[..., Any], nn.Module], Any], end: Callable[[Any, nn.Module], Ensemble]) -> Trainer:
+    """An optimiser that `make` builds for a network, and the ensemble that `end` takes from both."""
+
+    def run(f: Callable[..., Any], resume: bool) -> Ensemble:
+        model = network()
+        optimizer = make(f, model)
+        for step in range(LENGTH):
+            if resume and step == LENGTH // 2:
+                saved, params = optimizer.state_dict(), model.state_dict()
+                model = network(9)
+                model.load_state_dict(params)
+                optimizer = make(f, model)
+                optimizer.load_state_dict(saved)
+            optimizer.zero_grad()
+            optimizer.step(partial(closure, model))
+        return end(optimizer, model)
+
+    def closure(model: nn.Module) -> float:
+        value = loss(model)
+        torch.autograd.backward(value)
+        return value.item()
+
+    return run
+
+
+def point(optimizer: Any, model: nn.Module) -> Ensemble:
+    """The network as it stands."""
+    return single(params_of(model))
+
+
+TRAINERS: dict[str, Trainer] = {
+    "SWA": collected(every(2)),
+    "EMA": collected(0.5),
+    "SWAG": collected(3, members=4),
+    "multi_swag": lambda f, resume: f(SWAG(2), [watched(SWAG(2), resume, seed) for seed in (0, 1)], members=2),
+    "Snapshots": collected(Cycle(3).ends),
+    "IVON": stepped(lambda f, m: f(m.parameters(), 0.1, data_size=12), lambda o, m: o.ensemble(m, members=3)),
+    "SGLD": stepped(lambda f, m: f(m.parameters(), 0.1, data_size=12), point),
+    "SGHMC": stepped(lambda f, m: f(m.parameters(), 0.1, data_size=12), point),
+    "independent": lambda f, resume: f([network(seed) for seed in (0, 1)], fitted),
+    "local": lambda f, resume: f(network(), fitted, members=3),
+    "chain": lambda f, resume: f(network(), fitted, members=3),
+    "star": lambda f, resume: f(network(), fitted, members=3),
+}

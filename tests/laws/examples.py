@@ -79,10 +79,38 @@ SAMPLERS: dict[str, Sampler] = {
     "path": Sampler(lambda f, model, members, key: f(ends(model, 2), steps=members)),
 }
 
+
+def squares(params: Params) -> float:
+    """A loss of params that every member and their mean differ in: the sum of all squares."""
+    return float(sum(value.square().sum() for value in params.values() if value.is_floating_point()))
+
+
+def halfway(params: Params) -> float:
+    """A loss that is least halfway between the first two members of the laws, whose scales are -.95 and -.23."""
+    return abs(float(params["scale"]) + 0.59)
+
+
+def flat(ensemble: Ensemble) -> Tensor:
+    """Outputs [K, N] of members whose outputs are their floating tensors."""
+    return torch.stack([torch.cat([v.flatten() for v in p.values() if v.is_floating_point()]) for p in ensemble])
+
+
 Merge = Callable[[Ensemble, Params], dict[str, Tensor]]
 
 MERGES: dict[str, Callable[[Callable[..., Any]], Merge]] = {
     "linear": lambda f: lambda ensemble, base: leafwise(ensemble, f()),
+    "median": lambda f: lambda ensemble, base: leafwise(ensemble, f()),
+    "trimmed": lambda f: lambda ensemble, base: leafwise(ensemble, f()),
+    "slerp": lambda f: lambda ensemble, base: leafwise(ensemble, f()),
+    "corrected_mean": lambda f: lambda ensemble, base: leafwise(ensemble, f()),
+    "wise_ft": lambda f: lambda ensemble, base: leafwise(ensemble, f(), base=base),
+    "task_arithmetic": lambda f: lambda ensemble, base: leafwise(ensemble, f(), base=base),
+    "dare": lambda f: lambda ensemble, base: leafwise(ensemble, f(density=0.5), base=base),
+    "model_stock": lambda f: lambda ensemble, base: leafwise(ensemble, f(), base=base),
+    "greedy_soup": lambda f: lambda ensemble, base: f(ensemble, squares),
+    "pruned_soup": lambda f: lambda ensemble, base: f(ensemble, halfway),
+    "radin_soup": lambda f: lambda ensemble, base: f(ensemble, flat(ensemble), lambda z: float(z.square().sum())),
+    "mix": lambda f: lambda ensemble, base: f(ensemble, ensemble.weights.expand(len(ensemble), -1)).params(0),
 }
 """How a merge is called: (ensemble, base) -> params. A leafwise method gives a rule, others take the ensemble."""
 

@@ -54,7 +54,12 @@ NO_METHODS = {
         "every": "chooses steps",
         "train": "the loop itself",
     },
-    "merge": {"largest": "passes of a rule", "leafwise": "applies a rule"},
+    "merge": {
+        "largest": "passes of a rule",
+        "leafwise": "applies a rule",
+        "greedy_weights": "says which members a soup takes",
+        "pruned_weights": "says which members a soup keeps",
+    },
     "align": {"has_batch_norm": "a question"},
     "pool": {
         "check_pool": "a question",

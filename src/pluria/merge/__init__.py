@@ -1,8 +1,43 @@
 """merge: many models into one, tensor by tensor."""
 
+from pluria.merge.dare import dare
+from pluria.merge.gossip import mix
+from pluria.merge.greedy import greedy_soup, greedy_weights
 from pluria.merge.leafwise import leafwise
 from pluria.merge.linear import linear
 from pluria.merge.magnitude import Largest, largest
+from pluria.merge.order import median, trimmed
+from pluria.merge.pruned import pruned_soup, pruned_weights
+from pluria.merge.radin import radin_soup
 from pluria.merge.rule import BLOCK, Pass, Piece, Rule, Rules
+from pluria.merge.slerp import slerp
+from pluria.merge.stock import model_stock
+from pluria.merge.task import task_arithmetic
+from pluria.merge.variance import corrected_mean
+from pluria.merge.wise import wise_ft
 
-__all__ = ["BLOCK", "Largest", "Pass", "Piece", "Rule", "Rules", "largest", "leafwise", "linear"]
+__all__ = [
+    "BLOCK",
+    "Largest",
+    "Pass",
+    "Piece",
+    "Rule",
+    "Rules",
+    "corrected_mean",
+    "dare",
+    "greedy_soup",
+    "greedy_weights",
+    "largest",
+    "leafwise",
+    "linear",
+    "median",
+    "mix",
+    "model_stock",
+    "pruned_soup",
+    "pruned_weights",
+    "radin_soup",
+    "slerp",
+    "task_arithmetic",
+    "trimmed",
+    "wise_ft",
+]

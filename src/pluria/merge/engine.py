@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from pluria.core.errors import CheckpointError
-from pluria.merge.rule import BLOCK, Pass, Piece, Rule
+from pluria.merge.rule import BLOCK, Pass, Piece, Rule, row_length
 
 CHUNK = 8
 """Pieces that a thread takes at a time."""
@@ -140,7 +140,7 @@ def _ends(leaf: Leaf) -> list[tuple[int, int]]:
     if leaf.rule.pieces == "tensor":
         size = max(count, 1)
     elif leaf.rule.pieces == "row":
-        row = max(count // leaf.shape[0], 1) if leaf.shape and leaf.shape[0] else 1
+        row = row_length(leaf.shape)
         size = row * max(BLOCK // row, 1)
     return [(start, min(start + size, count)) for start in range(0, count, size)]
 

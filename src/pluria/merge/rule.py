@@ -9,6 +9,7 @@ are fixed, and what was measured on them is added in their order: threads change
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -55,6 +56,11 @@ class Piece:
         return self.values - self.origin
 
 
+def row_length(shape: torch.Size) -> int:
+    """Elements of a row: of all axes but the first, at least one; a vector is one row."""
+    return max(math.prod(shape[1:] if len(shape) > 1 else shape), 1)
+
+
 def always(earlier: Any) -> bool:
     """A pass that is always needed."""
     return True
@@ -84,8 +90,8 @@ class Rule:
     passes       what is measured first
     needs_base   whether it starts from a base model
     members      how many members it takes; None: any number
-    pieces       "block": any run of elements; "row": whole rows, of all axes but the first; "tensor": all at once,
-                 which takes K times the largest tensor in memory
+    pieces       "block": any run of elements; "row": whole rows (a vector is one row); "tensor": all at once, which
+                 takes K times the largest tensor in memory
     scope        whether statistics are of each tensor or of the whole model
     """
 

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-ROUNDING, NORMAL, DROPOUT, MASK = 0, 1, 2, 4
+ROUNDING, NORMAL, DROPOUT, MASK, MERGING = 0, 1, 2, 4, 5
 """Streams: what a word is for. Numbers are part of the file format."""
 
 ELEMENTS = 2**34

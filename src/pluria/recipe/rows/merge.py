@@ -2,7 +2,36 @@
 
 from pluria.recipe.method import MERGE_LAWS, Method
 
+BETWEEN = "a share of the base stays"
+CHOSEN = "a member that is there twice may be taken once"
+SUMS = {"single": "task vectors are scaled", "copies": "task vectors are summed", "double": "a sum counts members"}
+
 MERGE: tuple[Method, ...] = (
     Method("linear", "merge", "pluria.merge.linear:linear", "weighted mean of the members", "nothing", MERGE_LAWS, {},
            "pluria.merge.linear:linear"),
+    Method("median", "merge", "pluria.merge.order:median", "weighted median, place by place", "nothing", MERGE_LAWS, {},
+           "pluria.merge.order:median"),
+    Method("trimmed", "merge", "pluria.merge.order:trimmed", "trimmed mean, place by place", "nothing", MERGE_LAWS, {},
+           "pluria.merge.order:trimmed"),
+    Method("slerp", "merge", "pluria.merge.slerp:slerp", "spherical interpolation between two members", "two members",
+           (), dict.fromkeys(MERGE_LAWS, "it takes two members"), "pluria.merge.slerp:slerp"),
+    Method("corrected_mean", "merge", "pluria.merge.variance:corrected_mean", "mean with its spread given back",
+           "nothing", MERGE_LAWS, {}, "pluria.merge.variance:corrected_mean"),
+    Method("wise_ft", "merge", "pluria.merge.wise:wise_ft", "between a base and its fine-tune", "a base",
+           ("order", "double"), {"single": BETWEEN, "copies": BETWEEN}, "pluria.merge.wise:wise_ft"),
+    Method("task_arithmetic", "merge", "pluria.merge.task:task_arithmetic", "scaled task vectors added to the base",
+           "a base", ("order",), SUMS, "pluria.merge.task:task_arithmetic"),
+    Method("dare", "merge", "pluria.merge.dare:dare", "task vectors thinned at random and made larger", "a base", (),
+           {**dict.fromkeys(("single", "copies", "double"), "most of a task vector is dropped"),
+            "order": "what is dropped goes by the member's position"}, "pluria.merge.dare:dare"),
+    Method("model_stock", "merge", "pluria.merge.stock:model_stock", "the mean, drawn to the base by the cosines",
+           "a base", ("single", "copies", "order"), {"double": "the mean cosine counts pairs, not weights"},
+           "pluria.merge.stock:model_stock"),
+    Method("greedy_soup", "merge", "pluria.merge.greedy:greedy_soup", "members join the mean while a loss falls",
+           "a loss", ("single", "copies", "order"), {"double": CHOSEN}),
+    Method("pruned_soup", "merge", "pluria.merge.pruned:pruned_soup", "members leave the mean while a loss falls",
+           "a loss", ("single", "copies", "order"), {"double": CHOSEN}),
+    Method("radin_soup", "merge", "pluria.merge.radin:radin_soup", "greedy soup by outputs that are kept",
+           "outputs of the members", ("single", "copies", "order"), {"double": CHOSEN}),
+    Method("mix", "merge", "pluria.merge.gossip:mix", "every member a mean of its neighbours", "a matrix", MERGE_LAWS),
 )  # fmt: skip

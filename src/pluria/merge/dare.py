@@ -1,0 +1,71 @@
+"""DARE: most of every task vector is dropped at random, and the rest made larger, before they are added.
+
+    d_k = m_k tau_k / p      m_k = 1 with probability p      merged = theta_0 + sum_k s_k K w_k d_k
+
+Each task vector stays what it is in the mean, and p of .1 is often enough. With `elect` the d_k are merged by elected
+signs as in TIES, in place of the sum. Named forms:
+
+    "paper"      divided by p; signs by weight
+    "mergekit"   in place of 1/p, what keeps the sum of magnitudes of each tensor; signs by weight
+    "peft"       divided by p; signs by count
+
+The mergekit form is biased where tensors are small. Source: Yu et al., "Language models are super Mario", ICML 2024.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pluria.core.reduce import weighted_sum
+from pluria.merge.rule import Pass, Piece, Rule
+from pluria.merge.signs import elected
+from pluria.merge.task import Scale, coefficients
+from pluria.merge.thinning import l1, l1_factors, stays
+from pluria.numbers.key import Key
+
+Spec = Literal["paper", "mergekit", "peft"]
+
+
+def dare(
+    *, density: float = 0.1, elect: bool = False, spec: Spec = "paper", scale: Scale = 1.0, key: Key | int = 0
+) -> Rule:
+    """The rule of DARE; it needs a base.
+
+    density   the probability p of an element to stay, in (0, 1]
+    elect     elect signs too (DARE with TIES)
+    scale     as in `task_arithmetic`; of the mean, and one number, where signs are elected
+    key       with the tensor's name, the member's position and the element it says what is dropped
+    """
+    if not 0 < density <= 1:
+        raise ValueError(f"density lies in (0, 1]; got {density}")
+    if spec not in ("paper", "mergekit", "peft"):
+        raise ValueError(f"spec is 'paper', 'mergekit' or 'peft'; got {spec!r}")
+    thin = partial(_thinned, density, key if isinstance(key, Key) else Key(key))
+
+    def combine(piece: Piece, factors: Tensor | None) -> Tensor:
+        grown = thin(piece).to(torch.float64) * (1 / density if factors is None else factors[:, None])
+        return piece.origin + summed(piece, grown, scale, elect=elect, by_count=spec == "peft")
+
+    passes = (Pass(partial(_lengths, thin), lambda total, _: l1_factors(total)),) if spec == "mergekit" else ()
+    return Rule(combine, passes, needs_base=True)
+
+
+def summed(piece: Piece, deltas: Tensor, scale: Scale, *, elect: bool, by_count: bool = False) -> Tensor:
+    """Task vectors `[K, n]` merged: their sum, or `scale` times their mean by elected signs."""
+    if not elect:
+        return weighted_sum(deltas, coefficients(piece, scale))
+    if not isinstance(scale, int | float):
+        raise ValueError(f"where signs are elected, scale is one number, of the mean; got {scale}")
+    return scale * elected(deltas, piece.weights, by_count=by_count)
+
+
+def _thinned(density: float, key: Key, piece: Piece) -> Tensor:
+    return torch.where(stays(piece, density, key), piece.deltas, 0.0)
+
+
+def _lengths(thin: Any, piece: Piece, _: Any) -> Tensor:
+    return torch.stack([l1(piece.deltas), l1(thin(piece))])

@@ -1,0 +1,35 @@
+"""Which elements of task vectors stay when most are dropped at random.
+
+    stays = word < p 2^32        word addressed by the key, the tensor's name, the member's position and the element
+
+So what is dropped does not depend on pieces, threads, files or the order of tensors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pluria.merge.rule import Piece
+from pluria.numbers.key import MERGING, Key, tensor_id
+from pluria.numbers.philox import words
+
+
+def stays(piece: Piece, chance: float | Tensor, key: Key) -> Tensor:
+    """Bool `[K, n]`, true with probability `chance`: one number, or `[K, n]`."""
+    count, place = piece.values.shape
+    stop, own = piece.start + place, tensor_id(piece.name)
+    drawn = [words(key, tensor=own, group=k, stream=MERGING, start=piece.start, stop=stop) for k in range(count)]
+    return torch.stack(drawn) < chance * 2.0**32
+
+
+def l1(deltas: Tensor) -> Tensor:
+    """Sums of magnitudes of task vectors `[K, n]`, float64 `[K]`."""
+    return deltas.abs().sum(1, dtype=torch.float64)
+
+
+def l1_factors(total: Tensor) -> Tensor:
+    """What makes each member as long as before, `[K]`, for sums of magnitudes before and after dropping, `[2, K]`."""
+    before, after = total
+    # A member that lost everything stays nothing.
+    return torch.where(after > 0, before / after, 1.0)

@@ -1,0 +1,150 @@
+"""Known answers of soups that are chosen by a loss: greedy, pruned, by kept outputs, within a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from pluria.core.ensemble import Ensemble, stack
+from pluria.core.params import Params
+from pluria.merge import greedy_soup, greedy_weights, pruned_soup, pruned_weights, radin_soup
+
+
+def of(*values: float) -> Ensemble:
+    return stack([{"w": torch.tensor([value], dtype=torch.float64)} for value in values])
+
+
+def size(params: Params) -> float:
+    return abs(float(params["w"]))
+
+
+def counted(loss: Callable[..., float]) -> tuple[Callable[..., float], list[float]]:
+    """The loss, and the list of what it gave."""
+    seen: list[float] = []
+
+    def told(value: object) -> float:
+        seen.append(loss(value))
+        return seen[-1]
+
+    return told, seen
+
+
+def test_a_greedy_soup_of_hand() -> None:
+    # Alone 1, 2, 3, 5. {1}: 1. With -2: .5, taken. With 3: .67, not. With -5: 2, not.
+    loss, seen = counted(size)
+    assert float(greedy_soup(of(-5.0, 3.0, 1.0, -2.0), loss)["w"]) == -0.5
+    assert seen == pytest.approx([5, 3, 1, 2, 0.5, 2 / 3, 2])
+
+
+def test_a_given_order_saves_the_ranking() -> None:
+    loss, seen = counted(size)
+    assert float(greedy_soup(of(-5.0, 3.0, 1.0, -2.0), loss, order=[2, 3, 1, 0])["w"]) == -0.5
+    assert len(seen) == 4
+    assert float(greedy_soup(of(-5.0, 3.0, 1.0, -2.0), size, order=[0, 1])["w"]) == -1.0
+
+
+def test_accuracies_replay_the_published_rule() -> None:
+    """Wortsman et al. sort by accuracy, add in that order, and keep what raises it; ties are not kept."""
+    alone = [0.70, 0.74, 0.72, 0.74]
+    soups = {(1,): 0.74, (1, 3): 0.75, (1, 2, 3): 0.75, (0, 1, 3): 0.76, (0, 1, 2, 3): 0.77}
+
+    def accuracy(chosen: Tensor) -> float:
+        members = tuple(chosen.nonzero().flatten().tolist())
+        return alone[members[0]] if len(members) == 1 else soups[members]
+
+    strict = greedy_weights(4, lambda chosen: -accuracy(chosen))
+    assert strict.tolist() == [1, 1, 0, 1]
+    assert greedy_weights(4, lambda chosen: -accuracy(chosen), strict=False).tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_greedy_equals_the_slow_form(seed: int) -> None:
+    values = torch.randn(9, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    losses = values.norm(dim=1)
+    order = losses.argsort().tolist()
+    taken = [order[0]]
+    for member in order[1:]:
+        if values[[*taken, member]].mean(0).norm() < values[taken].mean(0).norm():
+            taken.append(member)
+    soup = greedy_soup(stack([{"w": value} for value in values]), lambda params: float(params["w"].norm()))
+    torch.testing.assert_close(soup["w"], values[taken].mean(0))
+    assert 1 < len(taken) < 9
+
+
+def test_weights_of_the_ensemble_count_among_the_taken() -> None:
+    weighted = of(-5.0, 3.0, 1.0, -2.0).reweight(torch.tensor([1.0, 1.0, 3.0, 1.0]))
+    assert float(greedy_soup(weighted, size, order=[2, 3])["w"]) == pytest.approx(0.25)
+
+
+def test_a_budget_of_evaluations_is_kept() -> None:
+    for most in (4, 5, 6, 99):
+        loss, seen = counted(size)
+        greedy_soup(of(-5.0, 3.0, 1.0, -2.0), loss, evaluations=most)
+        assert len(seen) == min(most, 7)
+        loss, seen = counted(size)
+        pruned_soup(of(-5.0, 3.0, 1.0, -2.0), loss, evaluations=most + 1)
+        assert len(seen) <= most + 1
+    with pytest.raises(ValueError, match="4 evaluations are needed before the first trial; got 3"):
+        greedy_soup(of(-5.0, 3.0, 1.0, -2.0), size, evaluations=3)
+    with pytest.raises(ValueError, match="5 evaluations are needed before the first trial; got 4"):
+        pruned_soup(of(-5.0, 3.0, 1.0, -2.0), size, evaluations=4)
+
+
+def test_a_pruned_soup_of_hand() -> None:
+    # All: .75. Without 5: 2/3, so it goes. Without 3: -.5, goes. Without -2: 1, stays. Without 1: 2, stays.
+    loss, seen = counted(size)
+    assert float(pruned_soup(of(5.0, 3.0, 1.0, -2.0), loss)["w"]) == -0.5
+    assert seen == pytest.approx([5, 3, 1, 2, 7 / 4, 2 / 3, 0.5, 1, 2])
+
+
+def test_the_last_member_is_never_pruned() -> None:
+    assert float(pruned_soup(of(2.0, 2.0), lambda params: 1.0, strict=False)["w"]) == 2.0
+    assert pruned_weights(3, lambda chosen: float(chosen.sum()), strict=False).sum() == 1
+
+
+def test_radin_needs_no_model_and_evaluates_within_its_budget() -> None:
+    outputs = torch.tensor([[-5.0], [3.0], [1.0], [-2.0]])[:, None]
+
+    def judge(pooled: Tensor) -> float:
+        assert pooled.shape == (1, 1)
+        return abs(float(pooled))
+
+    assert float(radin_soup(of(-5.0, 3.0, 1.0, -2.0), outputs, judge)["w"]) == -0.5
+    loss, seen = counted(lambda params: -size(params))  # the models say the opposite of the outputs
+    best = radin_soup(of(-5.0, 3.0, 1.0, -2.0), outputs, judge, loss=loss, evaluations=3)
+    # The three best subsets by outputs are {1, -2}, {1, -2, 3} and {1}.
+    assert seen == pytest.approx([-0.5, -2 / 3, -1])
+    assert float(best["w"]) == 1.0
+
+
+def test_linear_models_make_kept_outputs_exact() -> None:
+    draw = torch.Generator().manual_seed(3)
+    x, weights = torch.randn(40, 5, generator=draw), torch.randn(8, 5, 3, generator=draw)
+    y = torch.randint(3, (40,), generator=draw)
+    members = stack([{"w": value} for value in weights])
+
+    def nll(outputs: Tensor) -> float:
+        return float(torch.nn.functional.cross_entropy(outputs, y))
+
+    kept = radin_soup(members, x @ weights, nll)
+    run = greedy_soup(members, lambda params: nll(x @ params["w"]))
+    assert torch.equal(kept["w"], run["w"])
+    assert not torch.equal(kept["w"], weights.mean(0))
+
+
+def test_what_cannot_be_ranked_is_refused() -> None:
+    with pytest.raises(ValueError, match="NaN for every member"):
+        greedy_soup(of(1.0, 2.0), lambda params: math.nan)
+    soup = greedy_soup(of(1.0, 2.0), lambda params: math.nan if float(params["w"]) == 1.0 else 1.0)
+    assert float(soup["w"]) == 2.0
+    for order in ([], [0, 0], [0, 2], [-1]):
+        with pytest.raises(ValueError, match=r"positions among 0..1, each once"):
+            greedy_soup(of(1.0, 2.0), size, order=order)
+    with pytest.raises(ValueError, match=r"need outputs \[2, N, ...\]; got \[3, 4\]"):
+        radin_soup(of(1.0, 2.0), torch.zeros(3, 4), float)
+    with pytest.raises(ValueError, match="evaluations and a loss go together; got 2 and None"):
+        radin_soup(of(1.0, 2.0), torch.zeros(2, 4), float, evaluations=2)

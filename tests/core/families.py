@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from pluria.core.coded import pack_members, pack_planes
+from pluria.core.factored import Factored
 from pluria.core.family import Affine, Family, Joined, Shared, Stacked
 from pluria.core.gaussian import Gaussian
+from pluria.core.masked import masked
 from pluria.core.rounded import Rounded
 from pluria.numbers.format import number_format
 from pluria.numbers.grid import layout
@@ -83,6 +85,13 @@ MAKERS: dict[str, tuple[Callable[[], Family], tuple[int, ...]]] = {
     "coded, own codes": (lambda: pack_members(rounded(), (4, 0, 9)), (2, 0, 1)),
     "coded, own grids": (lambda: pack_members(rounded(stacked(), bases=(3, 1)), (0, 1, 2)), (2, 0, 1)),
     "coded, planes": (lambda: pack_planes(rounded(), (4, 0, 9)), (2, 0, 1)),
+    "masked": (lambda: masked(Shared(normal(*SHAPE)), normal(3, *SHAPE, seed=4) > 0), (2, 0, 1)),
+    "masked, own bases": (lambda: masked(stacked(), normal(3, *SHAPE, seed=4) > 0), (2, 0, 1)),
+    "factored, added": (lambda: Factored(Shared(normal(*SHAPE)), normal(3, 4, 2), normal(3, 2, 12), "add"), (2, 0, 1)),
+    "factored, multiplied": (
+        lambda: Factored(rounded(), normal(3, 4, 1), normal(3, 1, 3), "multiply"),
+        (2, 0, 1),
+    ),
     "gaussian": (lambda: gaussian(factors=False), (0, 7, 3)),
     "gaussian, factors": (gaussian, (0, 7, 3)),
 }

@@ -6,13 +6,16 @@ Each NAME.pluria is kept with NAME.members.safetensors: what its members must be
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pluria.core.ensemble import Ensemble, join, single, stack
+from pluria.core.factored import Factored
 from pluria.core.family import Affine, Shared
 from pluria.core.gaussian import Gaussian
+from pluria.core.masked import masked
 from pluria.core.rounded import Rounded
 from pluria.numbers.format import number_format
 from pluria.numbers.grid import layout
@@ -37,6 +40,7 @@ def golden() -> dict[str, dict[str, Ensemble]]:
             "cloud": cloud(base),
             "union": join(low.first(2), stack([base, params(2)]), weights=uneven),
         },
+        "thin": {"masked": masks(base), "added": factors(base, "add"), "multiplied": factors(base, "multiply")},
         "packed": {"members": packed(low), "planes": packed(low, form="planes")},
     }
 
@@ -84,6 +88,19 @@ def cloud(params: dict[str, Tensor]) -> Ensemble:
     mean = params["integer"]
     family = Gaussian(Shared(mean), numbers(4, 4, 6).abs(), "integer", Key(3), numbers(6, 2, 4, 6))
     return Ensemble({"integer": family}, (5, 11))
+
+
+def masks(params: dict[str, Tensor]) -> Ensemble:
+    """Two members of the tensor `integer` with about half of its elements each."""
+    kept = torch.stack([numbers(start, 4, 6) > 0 for start in (2, 3)])
+    return Ensemble({"integer": masked(Shared(params["integer"]), kept)}, (0, 1))
+
+
+def factors(params: dict[str, Tensor], op: Literal["add", "multiply"]) -> Ensemble:
+    """Two members of the tensor `minifloat` with factors of rank 2, for whole kernels or for channels alone."""
+    columns = 4 if op == "add" else 2
+    family = Factored(Shared(params["minifloat"]), numbers(2, 2, 3, 2), numbers(4, 2, 2, columns), op)
+    return Ensemble({"minifloat": family}, (0, 1))
 
 
 def numbers(start: int, *shape: int) -> Tensor:

@@ -233,6 +233,8 @@ def test_every_kind_has_its_fields_written_down() -> None:
         "rounded": ["base", "name", "format", "granularity", "layout", "key", "coupling", "bases"],
         "coded": ["grids", "codes", "planes", "dims", "kind"],
         "gaussian": ["mean", "std", "name", "key", "factors"],
+        "masked": ["base", "masks"],
+        "factored": ["base", "left", "right", "op"],
         "integer": ["bits", "symmetric"],
         "minifloat": ["name", "exponent", "mantissa", "largest"],
         "normalfloat": ["name", "bits"],

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from pluria.core.coded import Coded
+from pluria.core.factored import Factored, spread
 from pluria.core.family import Affine, Family, Joined, Stacked, map_tensors
 from pluria.core.gaussian import Gaussian
+from pluria.core.masked import Masked
 from pluria.core.rounded import Rounded
 from pluria.numbers.coupling import BITS
 from pluria.numbers.format import Format, Integer, Minifloat, NormalFloat
@@ -131,6 +133,25 @@ def _coded(family: Coded) -> None:
         raise ValueError(f"one grid for all members or one for each; got {len(family.grids)} for {len(family.codes)}")
 
 
+def _masked(family: Masked) -> None:
+    _bytes(family.masks, 1, family.shape.numel(), "masks")
+    if not len(family.masks):
+        raise ValueError("masks need a member axis with a member")
+
+
+def _factored(family: Factored) -> None:
+    left, right = family.left, family.right
+    thin = left.ndim == right.ndim == 3 and left.shape[2] == right.shape[1] and len(left) == len(right) > 0
+    if not thin or left.shape[1] != family.shape[:1].numel() or not (_float(left.dtype) and _float(right.dtype)):
+        raise ValueError(
+            f"factors are floats [K, {family.shape[:1].numel()}, r] and [K, r, columns]; got {left.dtype} "
+            f"{tuple(left.shape)} and {right.dtype} {tuple(right.shape)}"
+        )
+    if not _float(family.dtype):
+        raise ValueError(f"factors go with floats of 16 bits or more; the base is {family.dtype}")
+    spread(family.shape, right.shape[2])
+
+
 def _bytes(packed: Tensor, bits: int, count: int, what: str) -> None:
     wanted = (count * bits + 7) // 8
     if packed.dtype is not torch.uint8 or packed.ndim != 2 or packed.shape[1] != wanted:
@@ -192,5 +213,7 @@ CHECKS: dict[type, Callable[[Any], None]] = {
     Gaussian: _gaussian,
     Rounded: _rounded,
     Coded: _coded,
+    Masked: _masked,
+    Factored: _factored,
 }
 """What each kind of family is asked; a shared value has nothing to fit to."""

@@ -23,8 +23,10 @@ from torch import Tensor
 from pluria.core.coded import Coded
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import FileFormatError
+from pluria.core.factored import Factored
 from pluria.core.family import Affine, Family, Joined, Shared, Stacked
 from pluria.core.gaussian import Gaussian
+from pluria.core.masked import Masked
 from pluria.core.rounded import Rounded
 from pluria.numbers.format import Format, Integer, Minifloat, NormalFloat
 from pluria.numbers.grid import Grid, Layout
@@ -40,6 +42,8 @@ FAMILIES: dict[str, type] = {
     "rounded": Rounded,
     "coded": Coded,
     "gaussian": Gaussian,
+    "masked": Masked,
+    "factored": Factored,
 }
 FORMATS: dict[str, type] = {"integer": Integer, "minifloat": Minifloat, "normalfloat": NormalFloat}
 KINDS: dict[str, type] = {**FAMILIES, **FORMATS, "grid": Grid, "layout": Layout, "key": Key}

@@ -30,5 +30,5 @@ def test_own_bases() -> None:
 def test_masks_of_another_shape() -> None:
     with pytest.raises(ValueError, match=r"masks are bool \[K, \*\(2, 3\)\]; got torch.bool \(1, 3, 2\)"):
         masked(Shared(torch.zeros(2, 3)), torch.ones(1, 3, 2, dtype=torch.bool))
-    with pytest.raises(ValueError, match="got .*uint8"):
+    with pytest.raises(ValueError, match="uint8"):
         masked(Shared(torch.zeros(3)), torch.ones(1, 3, dtype=torch.uint8))

@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pluria.align.rebasin import rebasin
     from pluria.align.refresh import refresh
     from pluria.core.ensemble import Ensemble, join, single, stack
     from pluria.core.errors import CheckpointError, DataError, FileFormatError, PluriaError, RecipeError
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "align.rebasin": ("rebasin",),
     "align.refresh": ("refresh",),
     "core.ensemble": ("Ensemble", "join", "single", "stack"),
     "core.errors": ("CheckpointError", "DataError", "FileFormatError", "PluriaError", "RecipeError"),
@@ -138,6 +140,7 @@ __all__ = [
     "path",
     "plane",
     "read_checkpoint",
+    "rebasin",
     "refresh",
     "roles",
     "save",

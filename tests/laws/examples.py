@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pluria.core.ensemble import Ensemble
+from pluria.core.ensemble import Ensemble, stack
 from pluria.core.params import Params, params_of
 from pluria.merge import leafwise
 from pluria.pool import mean_probability
@@ -116,7 +116,14 @@ MERGES: dict[str, Callable[[Callable[..., Any]], Merge]] = {
 
 ALIGNERS: dict[str, Callable[[Callable[..., Ensemble], nn.Module, Ensemble], Ensemble]] = {
     "refresh": lambda f, model, ensemble: f(model, ensemble, [images(8), images(4)]),
+    "rebasin": lambda f, model, ensemble: f(model, ensemble, [images(8)], reference=params_of(model)),
 }
+
+UNLIKE: dict[str, Callable[[nn.Module], Ensemble]] = {
+    "refresh": lambda model: like(model, 4),
+    "rebasin": lambda model: stack(ends(model, 4)),
+}
+"""Four members that each aligner changes, all or all but the first."""
 
 POOLS: dict[str, Callable[[int, int, int], Tensor]] = {
     "mean_probability": lambda k, n, c: _normal(k, n, c).log_softmax(-1),

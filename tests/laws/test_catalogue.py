@@ -60,7 +60,11 @@ NO_METHODS = {
         "greedy_weights": "says which members a soup takes",
         "pruned_weights": "says which members a soup keeps",
     },
-    "align": {"has_batch_norm": "a question"},
+    "align": {
+        "has_batch_norm": "a question",
+        "infer_groups": "reads a model",
+        "permuted": "applies places that are given",
+    },
     "pool": {
         "check_pool": "a question",
         "fit_conformal": "fits what acts on a pooled answer",

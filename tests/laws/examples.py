@@ -111,6 +111,10 @@ MERGES: dict[str, Callable[[Callable[..., Any]], Merge]] = {
     "pruned_soup": lambda f: lambda ensemble, base: f(ensemble, halfway),
     "radin_soup": lambda f: lambda ensemble, base: f(ensemble, flat(ensemble), lambda z: float(z.square().sum())),
     "mix": lambda f: lambda ensemble, base: f(ensemble, ensemble.weights.expand(len(ensemble), -1)).params(0),
+    "ties": lambda f: lambda ensemble, base: leafwise(ensemble, f(), base=base),
+    "della": lambda f: lambda ensemble, base: leafwise(ensemble, f(), base=base),
+    "breadcrumbs": lambda f: lambda ensemble, base: leafwise(ensemble, f(), base=base),
+    "sce": lambda f: lambda ensemble, base: leafwise(ensemble, f(), base=base),
 }
 """How a merge is called: (ensemble, base) -> params. A leafwise method gives a rule, others take the ensemble."""
 

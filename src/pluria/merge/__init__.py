@@ -1,6 +1,8 @@
 """merge: many models into one, tensor by tensor."""
 
+from pluria.merge.breadcrumbs import breadcrumbs
 from pluria.merge.dare import dare
+from pluria.merge.della import della
 from pluria.merge.gossip import mix
 from pluria.merge.greedy import greedy_soup, greedy_weights
 from pluria.merge.leafwise import leafwise
@@ -10,9 +12,11 @@ from pluria.merge.order import median, trimmed
 from pluria.merge.pruned import pruned_soup, pruned_weights
 from pluria.merge.radin import radin_soup
 from pluria.merge.rule import BLOCK, Pass, Piece, Rule, Rules
+from pluria.merge.sce import sce
 from pluria.merge.slerp import slerp
 from pluria.merge.stock import model_stock
 from pluria.merge.task import task_arithmetic
+from pluria.merge.ties import ties
 from pluria.merge.variance import corrected_mean
 from pluria.merge.wise import wise_ft
 
@@ -23,8 +27,10 @@ __all__ = [
     "Piece",
     "Rule",
     "Rules",
+    "breadcrumbs",
     "corrected_mean",
     "dare",
+    "della",
     "greedy_soup",
     "greedy_weights",
     "largest",
@@ -36,8 +42,10 @@ __all__ = [
     "pruned_soup",
     "pruned_weights",
     "radin_soup",
+    "sce",
     "slerp",
     "task_arithmetic",
+    "ties",
     "trimmed",
     "wise_ft",
 ]

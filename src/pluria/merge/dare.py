@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pluria.core.reduce import weighted_sum
 from pluria.merge.rule import Pass, Piece, Rule
-from pluria.merge.signs import elected
+from pluria.merge.signs import ballot, elected
 from pluria.merge.task import Scale, coefficients
 from pluria.merge.thinning import l1, l1_factors, stays
 from pluria.numbers.key import Key
@@ -60,7 +60,8 @@ def summed(piece: Piece, deltas: Tensor, scale: Scale, *, elect: bool, by_count:
         return weighted_sum(deltas, coefficients(piece, scale))
     if not isinstance(scale, int | float):
         raise ValueError(f"where signs are elected, scale is one number, of the mean; got {scale}")
-    return scale * elected(deltas, piece.weights, by_count=by_count)
+    votes = ballot(deltas, None if by_count else piece.weights)
+    return scale * elected(deltas, piece.weights, votes, by_count=by_count)
 
 
 def _thinned(density: float, key: Key, piece: Piece) -> Tensor:

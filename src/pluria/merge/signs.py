@@ -1,10 +1,10 @@
 """Elected signs: at each place the members agree on one sign, and only those that have it are averaged.
 
-    by weight   s = sign sum_k w_k v_k    A = {k: sign v_k = s}    sum_{k in A} w_k v_k / sum_{k in A} w_k
-    by count    s = sign sum_k v_k        A = {k: sign v_k = s}    sum_{k in A} K w_k v_k / |A|
+    s = sign of sum_k v_k tau_k, a plus where it is zero        A = {k: tau_k has the sign s}
+    by weight   sum_{k in A} w_k tau_k / sum_{k in A} w_k
+    by count    sum_{k in A} K w_k tau_k / |A|
 
-Both are the same for equal weights. Source: Yadav et al., "TIES-Merging: resolving interference when merging models",
-NeurIPS 2023.
+Source: Yadav et al., "TIES-Merging: resolving interference when merging models", NeurIPS 2023.
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ import torch
 from torch import Tensor
 
 
-def elected(deltas: Tensor, weights: Tensor, *, by_count: bool = False, tie: float = 1.0) -> Tensor:
-    """Means of task vectors `[K, n]` over those that have the elected sign, float64 `[n]`; zero where nobody has it.
+def elected(deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0, by_count: bool = False) -> Tensor:
+    """Means of task vectors `[K, n]` over those that have the sign of `votes` `[n]`; zero where nobody has it.
 
-    tie   the sign where the votes sum to zero
+    tie   the sign where the votes are zero
+
+    The arithmetic is in the dtype of `deltas`, member after member.
     """
-    deltas, shares = deltas.to(torch.float64), weights[:, None]
-    sign = vote(deltas, weights, by_count=by_count)
-    agree = deltas.sign() == torch.where(sign == 0, tie, sign)
-    total = torch.where(agree, deltas * (len(weights) * shares if by_count else shares), 0.0).sum(0)
-    taken = torch.where(agree, torch.ones_like(shares) if by_count else shares, 0.0).sum(0)
-    return torch.where(taken > 0, total / taken, 0.0)
+    sign = torch.where(votes == 0, tie, votes.sign()).to(deltas.dtype)
+    total, taken = torch.zeros_like(sign), torch.zeros_like(sign)
+    for delta, weight in zip(deltas, weights.tolist(), strict=True):
+        own = (delta * sign).clamp_(min=0)
+        taken += (own > 0).to(own.dtype).mul_(1.0 if by_count else weight)
+        total += own.mul_(len(weights) * weight if by_count else weight)
+    return total.div_(torch.where(taken > 0, taken, 1.0)).mul_(sign)
 
 
-def vote(deltas: Tensor, weights: Tensor, *, by_count: bool = False) -> Tensor:
-    """The sign of the sum of task vectors `[K, n]`, `[n]`: -1, 0 or 1."""
-    return (deltas if by_count else deltas * weights[:, None]).sum(0).sign()
+def ballot(deltas: Tensor, voices: Tensor | None = None) -> Tensor:
+    """The sum of votes `[n]`: of task vectors `[K, n]`, each times its voice `[K]` where there are any."""
+    votes = torch.zeros_like(deltas[0])
+    for delta, voice in zip(deltas, [1.0] * len(deltas) if voices is None else voices.tolist(), strict=True):
+        votes += delta * voice
+    return votes

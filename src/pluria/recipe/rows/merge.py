@@ -6,6 +6,9 @@ BETWEEN = "a share of the base stays"
 CHOSEN = "a member that is there twice may be taken once"
 SUMS = {"single": "task vectors are scaled", "copies": "task vectors are summed", "double": "a sum counts members"}
 
+DROPPED = dict.fromkeys(("single", "copies", "double"), "most of a task vector is dropped")
+TRIMMED = dict.fromkeys(("single", "copies"), "most of a task vector is trimmed")
+
 MERGE: tuple[Method, ...] = (
     Method("linear", "merge", "pluria.merge.linear:linear", "weighted mean of the members", "nothing", MERGE_LAWS, {},
            "pluria.merge.linear:linear"),
@@ -22,8 +25,7 @@ MERGE: tuple[Method, ...] = (
     Method("task_arithmetic", "merge", "pluria.merge.task:task_arithmetic", "scaled task vectors added to the base",
            "a base", ("order",), SUMS, "pluria.merge.task:task_arithmetic"),
     Method("dare", "merge", "pluria.merge.dare:dare", "task vectors thinned at random and made larger", "a base", (),
-           {**dict.fromkeys(("single", "copies", "double"), "most of a task vector is dropped"),
-            "order": "what is dropped goes by the member's position"}, "pluria.merge.dare:dare"),
+           {**DROPPED, "order": "what is dropped goes by the member's position"}, "pluria.merge.dare:dare"),
     Method("model_stock", "merge", "pluria.merge.stock:model_stock", "the mean, drawn to the base by the cosines",
            "a base", ("single", "copies", "order"), {"double": "the mean cosine counts pairs, not weights"},
            "pluria.merge.stock:model_stock"),
@@ -34,4 +36,13 @@ MERGE: tuple[Method, ...] = (
     Method("radin_soup", "merge", "pluria.merge.radin:radin_soup", "greedy soup by outputs that are kept",
            "outputs of the members", ("single", "copies", "order"), {"double": CHOSEN}),
     Method("mix", "merge", "pluria.merge.gossip:mix", "every member a mean of its neighbours", "a matrix", MERGE_LAWS),
+    Method("ties", "merge", "pluria.merge.ties:ties", "trimmed task vectors averaged where signs agree", "a base",
+           ("order", "double"), TRIMMED, "pluria.merge.ties:ties"),
+    Method("della", "merge", "pluria.merge.della:della", "task vectors thinned at random by rank", "a base", (),
+           {**DROPPED, "order": "what is dropped goes by the member's position"}, "pluria.merge.della:della"),
+    Method("breadcrumbs", "merge", "pluria.merge.breadcrumbs:breadcrumbs",
+           "task vectors without their largest and small elements", "a base", ("order",), SUMS,
+           "pluria.merge.breadcrumbs:breadcrumbs"),
+    Method("sce", "merge", "pluria.merge.sce:sce", "task vectors where they differ, counted by energy", "a base",
+           MERGE_LAWS, {}, "pluria.merge.sce:sce"),
 )  # fmt: skip

@@ -1,0 +1,97 @@
+"""TIES: task vectors are trimmed, a sign is elected at each place, and those that have it are averaged.
+
+    trim     the k = density n largest |tau_k| of each member stay, exactly k; of equal ones the first come first
+    elect    s = sign of the sum of the votes
+    merge    merged = theta_0 + scale mean of the tau_k that have the sign s
+
+    form        trimmed over      votes                  where votes are zero             mean
+    "paper"     the whole model   w_k tau_k              the sign of most other places    by weight
+    "mergekit"  each tensor       w_k tau_k              plus                             by weight
+    "peft"      each tensor       tau_k                  plus                             by count
+    "sd-mecha"  each tensor       sign tau_k             plus                             by weight
+
+Published defaults are a density of .2 in the paper, 1 in mergekit. Equal magnitudes are common in 16 bits: tools that
+keep all above a threshold keep more than the density says. Source: Yadav et al., "TIES-Merging: resolving interference
+when merging models", NeurIPS 2023.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pluria.merge.magnitude import Largest, largest
+from pluria.merge.rule import Pass, Piece, Rule
+from pluria.merge.signs import ballot, elected
+
+Spec = Literal["paper", "mergekit", "peft", "sd-mecha"]
+SPECS = ("paper", "mergekit", "peft", "sd-mecha")
+
+
+class Trim(NamedTuple):
+    """Which elements stay, None for all, and the sign where votes are zero."""
+
+    kept: Largest | None
+    tie: float = 1.0
+
+
+def ties(*, density: float = 0.2, spec: Spec = "paper", scale: float = 1.0) -> Rule:
+    """The rule of TIES; it needs a base.
+
+    density   the share of each task vector that stays, in (0, 1]; of every tensor at least one element
+    scale     what the merged task vector is multiplied with
+
+    >>> from pluria.core.ensemble import stack
+    >>> from pluria.merge.leafwise import leafwise
+    >>> two = stack([{"w": torch.tensor([3.0, -1.0, 0.1])}, {"w": torch.tensor([1.0, 2.0, 0.1])}])
+    >>> leafwise(two, ties(density=0.67), base={"w": torch.zeros(3)})
+    {'w': tensor([2., 2., 0.])}
+    """
+    check_density(density)
+    if spec not in SPECS:
+        raise ValueError(f"spec is one of {', '.join(map(repr, SPECS))}; got {spec!r}")
+    whole = spec == "paper"
+    passes = largest(lambda piece: piece.deltas, partial(kept_of, density)) if density < 1 else ()
+    majority = (Pass(partial(_signs, spec), _majority),) if whole else ()
+
+    def combine(piece: Piece, found: Any) -> Tensor:
+        trim = found if whole else Trim(found)
+        deltas = _trimmed(piece, trim.kept)
+        merged = elected(deltas, piece.weights, _votes(spec, piece, deltas), tie=trim.tie, by_count=spec == "peft")
+        return merged.mul_(scale).add_(piece.origin)
+
+    return Rule(combine, (*passes, *majority), needs_base=True, scope="model" if whole else "tensor")
+
+
+def check_density(density: float) -> None:
+    """Raise ValueError for a density that keeps nothing, or more than there is."""
+    if not 0 < density <= 1:
+        raise ValueError(f"density lies in (0, 1]; got {density}")
+
+
+def kept_of(density: float, count: int) -> Tensor:
+    """How many of `count` elements stay, int64 `[1, 1]`: at least one."""
+    # A tenth of ten is one element, whatever binary fractions say.
+    return torch.tensor([[max(1, int(density * count + 1e-9))]])
+
+
+def _trimmed(piece: Piece, kept: Largest | None) -> Tensor:
+    deltas = piece.deltas
+    return deltas if kept is None else deltas.mul_(kept.mask(piece, deltas)[0])
+
+
+def _votes(spec: Spec, piece: Piece, deltas: Tensor) -> Tensor:
+    if spec == "sd-mecha":
+        return ballot(deltas.sign())
+    return ballot(deltas, None if spec == "peft" else piece.weights)
+
+
+def _signs(spec: Spec, piece: Piece, kept: Largest | None) -> Tensor:
+    return _votes(spec, piece, _trimmed(piece, kept)).sign().sum(dtype=torch.float64).to(torch.int64)
+
+
+def _majority(total: Tensor, kept: Largest | None) -> Trim:
+    return Trim(kept, -1.0 if total < 0 else 1.0)

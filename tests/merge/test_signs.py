@@ -1,0 +1,213 @@
+"""Known answers of merges by magnitude and sign: TIES in its published forms, DELLA, breadcrumbs, SCE."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from merge import slow
+from pluria.core.ensemble import Ensemble, stack
+from pluria.core.params import Params
+from pluria.merge import breadcrumbs, della, leafwise, sce, ties
+from pluria.numbers.key import MERGING, Key, tensor_id
+from pluria.numbers.philox import words
+
+SPECS = ("paper", "mergekit", "peft", "sd-mecha")
+WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+
+# Two tensors of three task vectors, by hand. A third stays: one element of `a` and two of `b`, or three of all nine.
+# In `paper`, a[1] has the votes -5, -6 and 10, so the mean of -10 and -20 by weights .5 and .3 stays, -13.75.
+# In b[2], the votes -1.5, .75 and .6 elect minus by weight, -3, 2.5 and 3 plus, and so do two signs of three.
+A = [[40.0, -10.0, 5.0], [-30.0, -20.0, 2.5], [-10.0, 50.0, 1.25]]
+B = [[1.0, 2.0, -3.0, 0.5, 0.0, 6.0], [-1.0, 2.0, 2.5, 0.5, 0.0, -6.0], [1.0, -2.0, 3.0, -7.0, 0.0, 0.5]]
+GOLDEN = {
+    "paper": ([40.0, -13.75, 0.0], [0.0, 0.0, 0.0, -7.0, 0.0, 6.0]),
+    "mergekit": ([40.0, 50.0, 0.0], [0.0, 0.0, -3.0, -7.0, 0.0, 6.0]),
+    "peft": ([60.0, 30.0, 0.0], [0.0, 0.0, 2.025, -4.2, 0.0, 9.0]),
+    "sd-mecha": ([40.0, 50.0, 0.0], [0.0, 0.0, 2.7, -7.0, 0.0, 6.0]),
+}
+
+
+def of(a: Any, b: Any, dtype: torch.dtype = torch.float64) -> tuple[Ensemble, Params]:
+    """Members whose task vectors are the rows, and the base."""
+    base = {"a": torch.zeros(len(a[0]), dtype=dtype), "b": torch.zeros(len(b[0]), dtype=dtype)}
+    rows = zip(a, b, strict=True)
+    return stack([{"a": torch.tensor(x, dtype=dtype), "b": torch.tensor(y, dtype=dtype)} for x, y in rows]), base
+
+
+def coarse(members: int, size: int, seed: int) -> list[list[float]]:
+    """Task vectors with many equal magnitudes and zeros."""
+    draw = torch.Generator().manual_seed(seed)
+    return (torch.randint(-6, 7, (members, size), generator=draw).double() / 2).tolist()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_golden_vectors_of_ties(spec: str) -> None:
+    members, base = of(A, B)
+    merged = leafwise(members.reweight(WEIGHTS), ties(density=1 / 3, spec=spec), base=base)  # type: ignore[arg-type]
+    for name, wanted in zip("ab", GOLDEN[spec], strict=True):
+        assert merged[name].tolist() == pytest.approx(wanted), name
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("density", [0.05, 0.2, 0.5, 0.99, 1.0])
+def test_ties_is_the_slow_form(spec: str, density: float) -> None:
+    for seed, size in enumerate((1, 2, 7, 40)):
+        a, b = coarse(3, size, seed), coarse(3, 11, seed + 50)
+        members, base = of(a, b)
+        rule = ties(density=density, spec=spec, scale=0.5)  # type: ignore[arg-type]
+        merged = leafwise(members.reweight(WEIGHTS), rule, base=base)
+        for name, wanted in zip("ab", slow.ties([a, b], WEIGHTS.tolist(), density, spec), strict=True):
+            assert merged[name].tolist() == pytest.approx([value / 2 for value in wanted]), (name, size)
+
+
+def test_forms_of_ties_differ() -> None:
+    members, base = of(coarse(3, 60, 1), coarse(3, 60, 2))
+    weighted = members.reweight(WEIGHTS)
+    made = [leafwise(weighted, ties(density=0.3, spec=spec), base=base)["a"] for spec in SPECS]  # type: ignore[arg-type]
+    assert not any(torch.allclose(one, other) for one, other in combinations(made, 2))
+
+
+def test_where_votes_are_zero_the_paper_asks_all_places() -> None:
+    a, b = [[1.0], [-1.0]], [[-2.0, -3.0], [-2.0, -3.0]]
+    members, base = of(a, b)
+    assert leafwise(members, ties(density=1.0, spec="paper"), base=base)["a"].tolist() == [-1.0]
+    assert leafwise(members, ties(density=1.0, spec="mergekit"), base=base)["a"].tolist() == [1.0]
+
+
+def test_exactly_the_density_stays_where_magnitudes_are_equal() -> None:
+    """A threshold alone would keep all 200,000: every magnitude is one of two."""
+    draw = torch.Generator().manual_seed(0)
+    delta = torch.randint(0, 2, (200_000,), generator=draw) * 2.0 - 1.0
+    base = {"w": torch.zeros(200_000, dtype=torch.bfloat16)}
+    members = stack([{"w": delta.to(torch.bfloat16)}])
+    for spec in SPECS:
+        merged = leafwise(members, ties(density=0.2, spec=spec), base=base)["w"]  # type: ignore[arg-type]
+        assert int((merged != 0).sum()) == 40_000
+        assert bool((merged[:40_000] != 0).all())  # the first of equal ones
+
+
+def test_threads_change_nothing() -> None:
+    draw = torch.Generator().manual_seed(0)
+    made = [{n: torch.randn(s, generator=draw) for n, s in (("a", 300_000), ("b", 5_000))} for _ in range(4)]
+    members, base = stack(made[:3]), made[3]
+    for rule in (ties(), ties(spec="peft"), della(), breadcrumbs(), sce(select=0.3)):
+        one = leafwise(members, rule, base=base)
+        two = leafwise(members, rule, base=base, threads=2, chunk=1)
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("make", [ties, sce, breadcrumbs, della])
+def test_sixteen_bits_are_within_an_ulp_of_float64(make: Any) -> None:
+    draw = torch.Generator().manual_seed(3)
+    made = [{"w": torch.randn(60, 50, generator=draw).to(torch.bfloat16)} for _ in range(4)]
+    wide = [{"w": params["w"].double()} for params in made]
+    narrow = leafwise(stack(made[:3]), make(), base=made[3])["w"]
+    exact = leafwise(stack(wide[:3]), make(), base=wide[3])["w"]
+    near = (narrow.double() - exact).abs() <= exact.abs() * 2.0**-8 + 1e-6
+    # Votes that are equal in float64 may be unequal in float32, and then another sign is elected.
+    assert float(near.double().mean()) > 0.999
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10, 99, 100, 101, 200])
+@pytest.mark.parametrize(("density", "gamma"), [(0.1, 0.01), (0.5, 0.0), (0.3, 0.5), (1.0, 0.0), (0.9, 0.1)])
+def test_breadcrumbs_of_every_size(size: int, density: float, gamma: float) -> None:
+    a, b = coarse(3, size, size), coarse(3, 4, size + 1)
+    members, base = of(a, b)
+    merged = leafwise(members, breadcrumbs(density=density, gamma=gamma, scale=1.0), base=base)["a"]
+    kept = [slow.breadcrumbs(row, density, gamma) for row in a]
+    assert merged.tolist() == pytest.approx([sum(column) for column in zip(*kept, strict=True)])
+    assert sum(sum(value != 0 for value in row) for row in kept) <= 3 * max(1, round(density * size))
+
+
+def test_breadcrumbs_of_hand() -> None:
+    # Of ten, one is dropped from the top (9), three stay (8, 7, 6).
+    row = [5.0, -9.0, 1.0, 8.0, 2.0, -7.0, 3.0, 6.0, 4.0, 0.0]
+    members, base = of([row, row], [[1.0], [1.0]])
+    merged = leafwise(members, breadcrumbs(density=0.3, gamma=0.1, scale=0.5), base=base)["a"]
+    assert merged.tolist() == [0, 0, 0, 8, 0, -7, 0, 6, 0, 0]
+    elected = leafwise(members, breadcrumbs(density=0.3, gamma=0.1, scale=0.5, elect=True), base=base)["a"]
+    assert elected.tolist() == [0, 0, 0, 4, 0, -3.5, 0, 3, 0, 0]
+
+
+@pytest.mark.parametrize("spec", ["paper", "mergekit"])
+@pytest.mark.parametrize("shape", [(4, 6), (24,), (6, 1), (2, 3, 4)])
+def test_della_is_the_slow_form(spec: str, shape: tuple[int, ...]) -> None:
+    deltas = torch.tensor(coarse(3, 24, 4), dtype=torch.float64)[:, : torch.Size(shape).numel()]
+    members = stack([{"w": delta.view(shape)} for delta in deltas])
+    rule = della(density=0.5, epsilon=0.3, elect=False, spec=spec, key=5)  # type: ignore[arg-type]
+    base = {"w": torch.zeros(shape, dtype=torch.float64)}
+    merged = leafwise(members.reweight(WEIGHTS), rule, base=base)["w"].flatten()
+    count = deltas.shape[1]
+    row = count // shape[0] if len(shape) > 1 else count
+    wanted = torch.zeros(count, dtype=torch.float64)
+    for k, delta in enumerate(deltas.tolist()):
+        chance = [p for i in range(0, count, row) for p in slow.chances(delta[i : i + row], 0.5, 0.3, spec)]
+        drawn = words(Key(5), tensor=tensor_id("w"), group=k, stream=MERGING, start=0, stop=count) / 2**32
+        stays = drawn < torch.tensor(chance, dtype=torch.float64)
+        left = torch.where(stays, deltas[k], 0.0)
+        grown = (
+            left / torch.tensor(chance, dtype=torch.float64)
+            if spec == "paper"
+            else left * deltas[k].abs().sum() / left.abs().sum()
+        )
+        wanted += 3 * WEIGHTS[k] * grown
+    torch.testing.assert_close(merged, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_large_elements_stay_more_often() -> None:
+    draws, row = 4000, torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5], dtype=torch.float64)
+    members, base = stack([{"w": row.expand(draws, 5).clone()}]), {"w": torch.zeros(draws, 5, dtype=torch.float64)}
+    for spec, width in (("paper", 0.2), ("mergekit", 0.4)):
+        merged = leafwise(members, della(density=0.5, epsilon=0.2, elect=False, spec=spec), base=base)["w"]  # type: ignore[arg-type]
+        share = (merged != 0).double().mean(0)
+        wanted = 0.5 + width * torch.tensor([-0.5, -0.25, 0.0, 0.25, 0.5], dtype=torch.float64)
+        assert bool(((share - wanted).abs() < 4 * (0.25 / draws) ** 0.5).all())
+        mean, error = merged.mean(0), 4 * row * (1 / (0.4 * draws)) ** 0.5
+        assert spec == "mergekit" or bool(((mean - row).abs() < error).all())
+
+
+@pytest.mark.parametrize("select", [0.1, 0.4, 1.0])
+def test_sce_is_the_slow_form(select: float) -> None:
+    a, b = coarse(3, 30, 8), coarse(3, 9, 9)
+    members, base = of(a, b)
+    merged = leafwise(members.reweight(WEIGHTS), sce(select=select), base=base)
+    for name, rows in (("a", a), ("b", b)):
+        assert merged[name].tolist() == pytest.approx(slow.sce(rows, WEIGHTS.tolist(), select)), name
+
+
+def test_sce_of_members_that_do_not_move() -> None:
+    members, base = of([[0.0, 0.0], [0.0, 0.0]], [[1.0], [1.0]])
+    assert leafwise(members, sce(), base=base)["a"].tolist() == [0.0, 0.0]
+    assert leafwise(members, sce(), base=base)["b"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (ties, {"density": 0.0}, r"density lies in \(0, 1\]; got 0.0"),
+        (ties, {"density": 1.5}, r"density lies in \(0, 1\]; got 1.5"),
+        (ties, {"spec": "own"}, "'mergekit', 'peft', 'sd-mecha'; got 'own'"),
+        (breadcrumbs, {"density": 0.0}, r"density lies in \(0, 1\]"),
+        (breadcrumbs, {"density": 0.9, "gamma": 0.2}, "at most 1; got 0.2 and 0.9"),
+        (breadcrumbs, {"gamma": -0.1}, "gamma is 0 or more"),
+        (della, {"density": 0.1, "epsilon": 0.3}, "chances go from -0.05 to 0.25"),
+        (della, {"density": 0.9, "epsilon": 0.3}, "chances go from 0.75 to 1.05"),
+        (della, {"density": 0.5, "epsilon": -0.1}, "within"),
+        (della, {"spec": "peft"}, "spec is 'paper' or 'mergekit'; got 'peft'"),
+        (sce, {"select": 0.0}, r"select lies in \(0, 1\]"),
+    ],
+)
+def test_options_that_are_none_are_refused(make: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_the_golden_vectors_can_fail() -> None:
+    members, base = of(A, B)
+    other: Tensor = leafwise(members.reweight(WEIGHTS), ties(density=0.5), base=base)["b"]
+    assert other.tolist() != pytest.approx(GOLDEN["paper"][1])

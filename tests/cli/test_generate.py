@@ -37,9 +37,7 @@ def test_text_for_a_pipe_and_as_data(here: Path, pluria: Pluria) -> None:
     assert done.out == f"the cat sat{wanted.text}\n"
     memory, told = done.err.splitlines()
     assert memory.startswith("memory: a working copy of ")
-    assert (
-        "3 members with a cache of 576 bytes each; " in memory
-    )  # 2 layers, keys and values, a head of size 4, 9 tokens
+    assert "3 members with caches and tensors of their own, " in memory
     assert told.startswith(f"{len(wanted.tokens)} tokens by 3 members, mean agreement ")
     more = ("--backend", "side_by_side", "--json", "--quiet")
     again = pluria(*COMMAND, "--format", "int3", "--temperature", 1.5, "--top-k", 9, "--seed", 4, *more)
@@ -47,6 +45,17 @@ def test_text_for_a_pipe_and_as_data(here: Path, pluria: Pluria) -> None:
     assert (found["text"], found["members"], found["prompt"]) == (wanted.text, 3, "the cat sat")
     assert [row["token"] for row in found["tokens"]] == wanted.tokens.tolist()
     assert [row["agreement"] for row in found["tokens"]] == pytest.approx(wanted.agreement.tolist())
+
+
+def test_several_prompts_at_once(here: Path, pluria: Pluria) -> None:
+    both = pluria(*COMMAND, "--prompt", "a dog", "--html", "text.html")
+    alone = [pluria(*COMMAND[:2], "--prompt", one, *COMMAND[4:]).out for one in ("the cat sat", "a dog")]
+    assert both.out == "\n".join(alone)
+    page = Path("text.html").read_text(encoding="utf-8")
+    assert [page.count(one) for one in ('class="written"', 'class="bands"')] == [2, 1]
+    found = json.loads(pluria(*COMMAND, "--prompt", "a dog", "--json").out)
+    assert [one["prompt"] for one in found] == ["the cat sat", "a dog"]
+    assert json.loads(pluria(*COMMAND, "--prompt", "a dog", "--dry-run").out)["prompts"] == [3, 2]
 
 
 def test_a_terminal_sees_colours_and_a_legend(here: Path, pluria: Pluria, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,9 +71,10 @@ def test_a_terminal_sees_colours_and_a_legend(here: Path, pluria: Pluria, monkey
 
 def test_a_dry_run_writes_nothing(here: Path, pluria: Pluria) -> None:
     done = pluria(*COMMAND, "--html", "text.html", "--dry-run")
-    assert json.loads(done.out) == {"prompt": 3, "members": 3, "forwards_at_most": 18}
+    assert json.loads(done.out) == {"prompts": [3], "members": 3, "forwards_at_most": 18}
     assert not Path("text.html").exists()
-    assert "and tensors of " in pluria(*COMMAND, "--dry-run", "--backend", "side_by_side").err
+    # 2 layers, keys and values, a head of size 4, 9 tokens of 4 bytes; and 11 words of 16
+    assert "3 members with caches, 752 bytes each; " in pluria(*COMMAND, "--dry-run", "--backend", "loop").err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pluria
 from language.words import TEXT, tokenizer
 from pluria.core.errors import CheckpointError
 from pluria.core.params import params_of
-from pluria.language import averages, generate, tokens_of
+from pluria.language import averages, generate, generate_batch, tokens_of
+from pluria.language.ready import checked
 from pluria.language.steps import Steps
 from store.tiny import tiny
 
@@ -93,7 +94,7 @@ def test_the_whole_distribution_of_each_step(backend: Any) -> None:
     steps = Steps(tiny("gpt2", context=32, words=61), members, backend)
     rows = [steps(part[None]) for part in (whole[:4], whole[4:6], whole[6:7], whole[7:])]
     for length, row in zip((4, 6, 7, 9), rows, strict=True):
-        for member, words in zip(members.members, row, strict=True):
+        for member, words in zip(members.members, row[:, 0], strict=True):
             alone: Any = tiny("gpt2", context=32, words=61)
             members.write(member, alone.state_dict())
             with torch.no_grad():
@@ -143,15 +144,33 @@ def test_memory_says_how_many_members_fit() -> None:
     model = tiny("llama")
     members = pluria.low_precision(model, members=8)
     numbers = sum(value.numel() for name, value in model.state_dict().items() if value.ndim == 2 and "head" not in name)
-    each = 4 * numbers + 4 * 2 * 2 * 1 * 4 * 6  # layers, keys and values, one head of size 4, six tokens
+    cache = 4 * 2 * 2 * 1 * 4 * 6  # bytes, layers, keys and values, one head of size 4, six tokens
+    words = 11 * 16  # logits and log-probabilities of one token
+    each = 4 * numbers + cache + words
     options: dict[str, Any] = {"max_new_tokens": 2, "backend": "side_by_side"}
     assert generate(model, members, PROMPT, available=8 * each, **options).members == 8
     with pytest.raises(ValueError, match=r"8 members take .* 7 fit\. Take fewer members, or backend='loop'"):
         generate(model, members, PROMPT, available=8 * each - 1, **options)
-    cache = 4 * 2 * 2 * 1 * 4 * 6
-    with pytest.raises(ValueError, match=r"take 384 bytes each .*: 3 fit\. Take fewer members, or a shorter text"):
-        generate(model, members, PROMPT, available=4 * cache - 1, max_new_tokens=2)
-    assert generate(model, members, PROMPT, available=8 * cache, max_new_tokens=2).members == 8
+    options["backend"] = "loop"
+    with pytest.raises(ValueError, match=r"take 560 bytes each .*: 3 fit\. Take fewer members, or shorter"):
+        generate(model, members, PROMPT, available=4 * (cache + words) - 1, **options)
+    assert generate(model, members, PROMPT, available=8 * (cache + words), **options).members == 8
+    with pytest.raises(ValueError, match=r"take 1\.12 kB each .*: 7 fit"):
+        generate_batch(model, members, [PROMPT, PROMPT[:1]], available=8 * 2 * (cache + words) - 1, **options)
+
+
+def test_side_by_side_is_taken_where_half_of_what_is_free_holds_it() -> None:
+    model = tiny("llama")
+    members = pluria.low_precision(model, members=8)
+    how: dict[str, Any] = {"tokenizer": None, "max_new_tokens": 2, "pool": "probability", "device": None, "dtype": None}
+    beside, loop = (
+        checked(model, members, [PROMPT], backend=kind, available=10**9, **how)
+        for kind in ("side_by_side", "loop")  # type: ignore[arg-type]
+    )
+    assert beside.each > loop.each
+    need = 2 * 8 * beside.each
+    found = [checked(model, members, [PROMPT], backend="auto", available=free, **how) for free in (need, need - 1)]
+    assert [(one.backend, one.each) for one in found] == [("side_by_side", beside.each), ("loop", loop.each)]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +185,7 @@ def test_memory_says_how_many_members_fit() -> None:
         ([1] * 10, {"max_new_tokens": 7}, "a prompt of 10 leaves room for 6 new ones: ask for no more; got 7"),
         ([1], {"max_new_tokens": 0}, "max_new_tokens is a whole number from 1"),
         ([1], {"pool": "vote"}, "pool is 'probability' or 'logit'"),
-        ([1], {"backend": "vmap"}, "backend is 'loop' or 'side_by_side'"),
+        ([1], {"backend": "vmap"}, "backend is 'auto' or 'loop' or 'side_by_side'"),
     ],
 )
 def test_what_does_not_serve(prompt: Any, options: dict[str, Any], said: str) -> None:
@@ -178,7 +197,6 @@ def test_what_does_not_serve(prompt: Any, options: dict[str, Any], said: str) ->
 
 def test_networks_that_do_not_serve() -> None:
     for kind, said in (
-        ("t5", "is an encoder-decoder"),
         ("bert", "does not write text"),
         ("vit", "does not write text"),
     ):

@@ -10,7 +10,20 @@ import typer
 
 from pluria.cli.held import chosen, network_of, opened, scaling_of, together, views_of
 from pluria.cli.look import described
-from pluria.cli.options import DryRun, Json, Progress, Quiet, mistakes, note, pairs, ready, several, show, told
+from pluria.cli.options import (
+    DryRun,
+    Json,
+    Progress,
+    Quiet,
+    mistakes,
+    note,
+    pairs,
+    ready,
+    scale_of,
+    several,
+    show,
+    told,
+)
 from pluria.cli.pooled import pool_of
 
 if TYPE_CHECKING:
@@ -58,7 +71,7 @@ def sample(
     ready(out)
     with mistakes():
         options = {"format": format, "members": members, "coupling": coupling, "where": where or None, "key": seed}
-        options["granularity"] = int(granularity) if granularity.isdigit() else granularity
+        options["granularity"] = scale_of(granularity)
         ensemble, about = _drawn(model, pairs(argument, "--argument"), checkpoint, options, trust, quiet)
         ensemble = ensemble if packed is None else pack(ensemble, form=packed)  # type: ignore[arg-type]
     if not dry_run:

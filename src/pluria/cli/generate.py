@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pluria.cli.options import DryRun, Json, Quiet, mistakes, note, ready, several, show
+from pluria.cli.options import DryRun, Json, Quiet, mistakes, note, ready, scale_of, several, show
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pluria.core.ensemble import Ensemble
     from pluria.language import Generated
+    from pluria.language.ready import Ready
 
 
 def generate(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A Hugging Face folder with its tokenizer.")],
-    prompt: Annotated[str, typer.Option(help="What the text begins with.")],
+    prompt: Annotated[list[str], typer.Option(help="What the text begins with; given several times, a batch.")],
     format: Annotated[str, typer.Option(help="Number system: int2..int8, fp8-e4m3, nf4, ...")] = "int5",
     members: Annotated[int, typer.Option(help="How many.")] = 8,
     granularity: Annotated[str, typer.Option(help="channel, tensor, or a group size.")] = "channel",
@@ -30,7 +31,7 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 takes the most probable token; above 0 it is drawn.")] = 0.0,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k most probable tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the fewest that have this probability.")] = None,
-    backend: Annotated[str, typer.Option(help="loop, or side_by_side where memory holds all members.")] = "loop",
+    backend: Annotated[str, typer.Option(help="loop, side_by_side, or auto: by what memory holds.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the members and of what is drawn.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Write the text as a page, too.")] = None,
@@ -43,9 +44,8 @@ def generate(
 
     Example: pluria generate folder --prompt "Once upon a time" --format int5 --members 8
     """
-    from pluria.language import generate as write
-    from pluria.language import tokenizer_in
-    from pluria.language.ready import checked_prompt
+    from pluria.language import generate_batch, tokenizer_in
+    from pluria.language.ready import checked
     from pluria.language.sampling import Sampling
     from pluria.recipe.resolve import device_of
     from pluria.sample.rounding import low_precision
@@ -57,55 +57,46 @@ def generate(
         Sampling(temperature, top_k, top_p)
         model = load(folder, trust=trust)
         grid: dict[str, Any] = {"format": format, "coupling": coupling, "members": members, "key": seed}
-        grid["granularity"] = int(granularity) if granularity.isdigit() else granularity
-        ensemble = low_precision(model, **grid)
+        ensemble = low_precision(model, granularity=scale_of(granularity), **grid)
         how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "pool": pool, "backend": backend}
         how |= {"tokenizer": tokenizer_in(folder, model=model, trust=trust), "device": device_of(device)}
-        start = checked_prompt(model, ensemble, prompt, available=None, dtype=None, **how)
-        note(_memory(model, ensemble, len(start) + max_new_tokens, backend), quiet)
+        found = checked(model, ensemble, prompt, available=None, dtype=None, **how)
+        note(_memory(model, ensemble, found), quiet)
         if dry_run:
-            return show({"prompt": len(start), "members": members, "forwards_at_most": members * max_new_tokens})
+            read = [len(one) for one in found.prompts]
+            return show({"prompts": read, "members": members, "forwards_at_most": members * max_new_tokens})
         drawn: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-        found = write(model, ensemble, prompt, **how, **drawn)
-    _tell(found, html, quiet, json)
+        texts = generate_batch(model, ensemble, prompt, **how, **drawn)
+    _tell(texts, html, quiet, json)
 
 
-def _memory(model: nn.Module, ensemble: Ensemble, tokens: int, backend: str) -> str:
+def _memory(model: nn.Module, ensemble: Ensemble, found: Ready) -> str:
     """What the members take, in a line."""
-    from pluria.language.plan import free_memory, readable
-    from pluria.language.steps import member_bytes
+    from pluria.language.memory import readable
 
-    width = next((value.element_size() for value in model.parameters()), 4)
-    each, cache = (
-        member_bytes(model, ensemble, tokens, backend=kind, width=width)  # type: ignore[arg-type]
-        for kind in (backend, "loop")
-    )
     copy = sum(value.numel() * value.element_size() for value in model.parameters())
-    parts = [f"a working copy of {readable(copy)}", f"{several(len(ensemble))} with a cache of {readable(cache)} each"]
-    parts += [f"and tensors of {readable(each - cache)} each"] if each > cache else []
-    free = free_memory()
-    return f"memory: {', '.join(parts)}" + (f"; {readable(free)} may be taken" if free is not None else "")
+    kept = "caches" if found.backend == "loop" else "caches and tensors of their own"
+    parts = f"a working copy of {readable(copy)}, {several(len(ensemble))} with {kept}, {readable(found.each)} each"
+    return f"memory: {parts}" + (f"; {readable(found.free)} may be taken" if found.free is not None else "")
 
 
-def _tell(found: Generated, html: Path | None, quiet: bool, json: bool) -> None:
+def _tell(texts: list[Generated], html: Path | None, quiet: bool, json: bool) -> None:
     """The text alone for a pipe, coloured for a terminal."""
     from pluria.report.words import as_ansi, as_html
     from pluria.store.atomic import replacing
 
     if html is not None:
         with replacing(html) as file:
-            file.write(as_html(found).encode())
+            file.write(as_html(texts).encode())
     if json:
-        return show(_plain(found))
+        return show([_plain(one) for one in texts] if len(texts) > 1 else _plain(texts[0]))
     if sys.stdout.isatty():
-        print(as_ansi(found, colour=not os.environ.get("NO_COLOR")))
+        print(f"\n{as_ansi(texts, colour=not os.environ.get('NO_COLOR'))}\n")
     else:
-        print(found.prompt_text + found.text)
-    note(
-        f"{len(found.tokens)} tokens by {several(found.members)}, mean agreement {float(found.agreement.mean()):.0%}"
-        + (f"; page: {html}" if html else ""),
-        quiet,
-    )
+        print("\n\n".join(one.prompt_text + one.text for one in texts))
+    count, same = sum(len(one.tokens) for one in texts), sum(float(one.agreement.sum()) for one in texts)
+    said = f"{count} tokens by {several(texts[0].members)}, mean agreement {same / count:.0%}"
+    note(said + (f"; page: {html}" if html else ""), quiet)
 
 
 def _plain(found: Generated) -> dict[str, Any]:

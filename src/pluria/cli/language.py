@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pluria.cli.options import DryRun, Json, Progress, Quiet, mistakes, note, show, told
+from pluria.cli.options import DryRun, Json, Progress, Quiet, mistakes, note, scale_of, show, told
 from pluria.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,42 +40,44 @@ def perplexity(
 
     Example: pluria perplexity folder --text text.txt --format int5 --members 8
     """
-    from pluria.core.ensemble import single
-    from pluria.core.params import params_of
     from pluria.language import tokenizer_in
     from pluria.recipe.resolve import device_of
-    from pluria.sample import low_precision, nearest
     from pluria.store.pretrained import network_in
 
     with mistakes():
         if not 0 < fit < 1:
             raise ValueError(f"--fit is a share of the text between 0 and 1; got {fit}")
         model = network_in(folder, trust=trust)
-        tokens = _tokens(tokenizer_in(folder, model=model, trust=trust), text)
+        parts = _parts(_tokens(tokenizer_in(folder, model=model, trust=trust), text), fit)
         how: dict[str, Any] = {"context": context, "stride": stride, "batch": batch, "block": block, "pool": pool}
-        parts = _parts(tokens, fit)
         _check(model, parts, how)
-        grid: dict[str, Any] = {
-            "format": format,
-            "granularity": int(granularity) if granularity.isdigit() else granularity,
-        }
-        arms = {
-            "full precision": single(params_of(model)),
-            f"{format} nearest": nearest(model, **grid),
-            f"{format} ensemble": low_precision(model, members=members, coupling=coupling, key=seed, **grid),  # type: ignore[arg-type]
-        }
+        drawn: dict[str, Any] = {"members": members, "coupling": coupling, "key": seed}
+        arms = _arms(model, format, scale_of(granularity), drawn)
+        counts = {"fit": len(parts[0]), "figures": len(parts[1])}
         if dry_run:
-            counts = {"tokens": len(tokens), "fit": len(parts[0]), "figures": len(parts[1])}
-            return show({"arms": list(arms), "forwards": 2 + members, **counts})
+            return show({"arms": list(arms), "forwards": 2 + members, "tokens": sum(counts.values()), **counts})
         how["device"] = device_of(device)
         with told(quiet) as progress:
             rows = _rows(model, arms, parts, how, progress)
-    note(
-        f"temperatures are fitted on the first {len(parts[0])} tokens, figures are of the other {len(parts[1])}", quiet
-    )
+    first, rest = counts.values()
+    note(f"temperatures are fitted on the first {first} tokens, figures are of the other {rest}", quiet)
     if json:
-        return show({"text": str(text), "tokens": {"fit": len(parts[0]), "figures": len(parts[1])}, "rows": rows})
+        return show({"text": str(text), "tokens": counts, "rows": rows})
     _table(rows)
+
+
+def _arms(model: nn.Module, format: str, granularity: int | str, drawn: dict[str, Any]) -> dict[str, Ensemble]:
+    """What is compared, by name."""
+    from pluria.core.ensemble import single
+    from pluria.core.params import params_of
+    from pluria.sample import low_precision, nearest
+
+    grid: dict[str, Any] = {"format": format, "granularity": granularity}
+    return {
+        "full precision": single(params_of(model)),
+        f"{format} nearest": nearest(model, **grid),
+        f"{format} ensemble": low_precision(model, **grid, **drawn),
+    }
 
 
 def _tokens(tokenizer: Any, text: Path) -> Tensor:

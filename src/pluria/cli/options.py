@@ -82,6 +82,11 @@ def note(message: str, quiet: bool) -> None:
         print(message, file=sys.stderr)
 
 
+def scale_of(granularity: str) -> Any:
+    """What one scale is for: a word, or how many inputs."""
+    return int(granularity) if granularity.isdigit() else granularity
+
+
 def pairs(given: list[str], what: str) -> dict[str, Any]:
     """`key=value` pairs, values read as YAML; PluriaError for one without `=`."""
     import yaml

@@ -3,7 +3,7 @@
 from pluria.language.average import Averaged, averages
 from pluria.language.choice import Choices, Question, choices
 from pluria.language.consistency import consistency, model_consistency, token_consistency
-from pluria.language.generate import Generated, generate
+from pluria.language.generate import Generated, generate, generate_batch
 from pluria.language.meanings import Meanings, both_ways, meanings, same_words
 from pluria.language.perplexity import Perplexity, TokenScores, perplexity, token_scores
 from pluria.language.plan import Plan, memory_plan, refuse_over
@@ -43,6 +43,7 @@ __all__ = [
     "edit_distance",
     "fit_token_temperature",
     "generate",
+    "generate_batch",
     "last_number",
     "majority",
     "majority_of_members",

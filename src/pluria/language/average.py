@@ -21,6 +21,7 @@ from pluria.core.ensemble import Ensemble
 from pluria.core.family import Shared
 from pluria.core.model import tensors, working_copy
 from pluria.core.params import check_fit
+from pluria.language.memory import free_bytes, refuse_members
 from pluria.language.split import Split
 from pluria.language.tokens import IGNORED
 
@@ -69,7 +70,7 @@ def averages(
     device, dtype   of the working copy
 
     Raises CheckpointError where the ensemble is not the model's, ValueError for a bad option, targets of another shape
-    than the inputs' tokens, and a target that is no word.
+    than the inputs' tokens, a target that is no word, and more members than memory holds, with the number that fit.
     """
     wanted = sorted({*(sizes if sizes is not None else [len(ensemble)])})
     if rule not in RULES or block < 1:
@@ -111,7 +112,10 @@ def _streamed(
 def states_of(
     halves: Split, write: Writer, members: Sequence[int], inputs: Any, targets: Tensor, places: Tensor
 ) -> list[Tensor]:
-    """The states `[N, D]` of every member at the places whose next token is wanted."""
+    """The states `[N, D]` of every member at the places whose next token is wanted.
+
+    Raises ValueError where those of all members are more than memory holds.
+    """
     found = []
     for member in members:
         with torch.no_grad():
@@ -121,6 +125,9 @@ def states_of(
                 shapes = f"{list(targets.shape)} and {list(states.shape[:-1])}"
                 raise ValueError(f"targets and what the network says of its inputs have the shapes {shapes}")
             found.append(states.reshape(-1, states.shape[-1])[places.to(states.device)])
+        if len(found) == 1:  # the others will take as much
+            free = free_bytes(found[0].device)
+            refuse_members(len(members), found[0].nbytes, free, instead="a smaller batch, or a shorter context")
     return found
 
 

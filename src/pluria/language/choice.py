@@ -91,8 +91,8 @@ def choices(
     batch, block   continuations run at once, padded behind; tokens whose words stand in memory at once
 
     A context longer than the network reads loses its beginning. Raises ValueError for no question, a question with an
-    empty context, fewer than two continuations, an empty one, an answer that is none of them, or a continuation longer
-    than the network reads; CheckpointError where tokenizer and network disagree.
+    empty context, fewer than two continuations, an empty one, an answer that is none of them, a continuation longer
+    than the network reads, or more members than memory holds; CheckpointError where tokenizer and network disagree.
     """
     check_vocabulary(tokenizer, model)
     for question in questions:

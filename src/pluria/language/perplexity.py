@@ -94,8 +94,8 @@ def perplexity(
     device, dtype  of the working copy
 
     Raises ValueError for a network that is no causal language model, a text that is empty or given without a tokenizer,
-    fewer than two tokens, a context beyond the network's, a stride beyond the context; CheckpointError where tokenizer
-    and network, or ensemble and network, disagree.
+    fewer than two tokens, a context beyond the network's, a stride beyond the context, more members than memory holds;
+    CheckpointError where tokenizer and network, or ensemble and network, disagree.
     """
     slid = slide(model, text, tokenizer=tokenizer, context=context, stride=stride)
     how: dict[str, Any] = {"pool": pool, "temperature": temperature, "batch": batch, "block": block}

@@ -5,7 +5,7 @@ all = base + working copy + K members + caches + logits + one tensor
 base           tensors as the files hold them; nothing where they are memory-mapped
 working copy   the network that members are written into
 a member       nothing where it is rounded when it is asked for; b bits a weight, and scales, where codes are kept
-caches         K members x 2 x layers x heads x head size x context x batch x bytes
+caches         K members x what pluria.language.memory says x batch x bytes
 logits         of one member over the context, and their running mean in float32
 one tensor     the largest, while it is made
 """
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pluria.core.errors import CheckpointError, PluriaError
 from pluria.core.model import ROUNDED, guess_roles
+from pluria.language.memory import cache_numbers, first, free_memory, readable
 from pluria.numbers.format import number_format
 from pluria.store.outline import outline_in
 
@@ -93,7 +94,7 @@ def memory_plan(
     system, place = number_format(format), Path(folder)
     config = _config(place)
     held = {name: value for names in outline_in(place).values() for name, value in names.items()}
-    limit = _first(config, "max_position_embeddings", "n_positions", "n_ctx")
+    limit = first(config, "max_position_embeddings", "n_positions", "n_ctx")
     if limit is not None and context > limit:
         raise ValueError(f"{place} takes texts of up to {limit} tokens; got a context of {context}")
     sizes = [_bytes(value) for value in held.values()]
@@ -106,8 +107,8 @@ def memory_plan(
         base=0 if mapped else sum(sizes),
         working_copy=sum(sizes),
         codes=codes if kept == "codes" else 0,
-        caches=_cache(config, context) * batch * width,
-        logits=batch * context * (_first(config, "vocab_size") or 0) * (width + 4) if _writes(config) else 0,
+        caches=cache_numbers(config, context) * batch * width if _writes(config) else 0,
+        logits=batch * context * (first(config, "vocab_size") or 0) * (width + 4) if _writes(config) else 0,
         tensor=max(sizes),
         available=free_memory() if available is None else available,
     )
@@ -122,23 +123,6 @@ def refuse_over(plan: Plan) -> None:
             f"{plan.members} members take {readable(plan.total)} and {readable(plan.available)} are free: {what}. Ask "
             "for fewer members, a shorter context or a smaller batch"
         )
-
-
-def readable(count: int) -> str:
-    """Bytes in words, with three digits."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
-    return f"{count} bytes"
-
-
-def free_memory() -> int | None:
-    """Bytes that may be taken without others being pushed out; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _check(members: int, context: int, batch: int, kept: str) -> None:
@@ -164,27 +148,10 @@ def _config(folder: Path) -> dict[str, Any]:
     return {**held, **text} if isinstance(text, dict) else held
 
 
-def _first(config: Mapping[str, Any], *names: str) -> int | None:
-    """The first of several names that a configuration has as a whole number."""
-    return next((config[name] for name in names if isinstance(config.get(name), int)), None)
-
-
 def _writes(config: Mapping[str, Any]) -> bool:
     """Whether the network gives words, and so has caches and logits over words."""
     kinds = config.get("architectures") or []
     return any(str(kind).endswith(("CausalLM", "LMHeadModel", "ConditionalGeneration")) for kind in kinds)
-
-
-def _cache(config: Mapping[str, Any], context: int) -> int:
-    """Numbers in one member's caches for one text; a decoder behind an encoder keeps the encoder's text as well."""
-    layers = _first(config, "num_decoder_layers", "decoder_layers", "num_hidden_layers", "n_layer", "num_layers")
-    heads = _first(config, "num_attention_heads", "n_head", "num_heads", "decoder_attention_heads")
-    width = _first(config, "hidden_size", "n_embd", "d_model")
-    if not _writes(config) or layers is None or heads is None or width is None:
-        return 0
-    size = _first(config, "head_dim", "d_kv") or width // heads
-    texts = 2 if config.get("is_encoder_decoder") else 1
-    return 2 * layers * (_first(config, "num_key_value_heads") or heads) * size * context * texts
 
 
 def _bytes(value: Tensor) -> int:

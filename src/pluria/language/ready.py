@@ -1,13 +1,15 @@
-"""What must be so before an ensemble writes: the network, the prompt, room in the context and in memory.
+"""What must be so before an ensemble writes: the network, the prompts, room in the context and in memory.
 
-room     prompt + new tokens <= context          memory     K * (a cache + what a member has for itself) <= free
+room     prompt + new tokens <= context; behind an encoder each of the two
+memory   K * (caches, words of a token, and what a member has for itself) <= free
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,33 +19,55 @@ from pluria.core.ensemble import Ensemble
 from pluria.core.model import tensors
 from pluria.core.params import check_fit
 from pluria.language.average import RULES
-from pluria.language.plan import readable
-from pluria.language.steps import BACKENDS, Backend, free_bytes, member_bytes
+from pluria.language.memory import free_bytes, refuse_members
+from pluria.language.steps import Backend, decoder_start, member_bytes
 from pluria.language.tokens import check_vocabulary, context_of, tokens_of
 
+Asked = Literal["auto", "loop", "side_by_side"]
+BACKENDS = ("auto", "loop", "side_by_side")
+Prompt = str | Tensor | Sequence[int]
 
-def checked_prompt(
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """Prompts, int64 `[P]` each; how members run, bytes that one of them takes, and bytes that are free, if known."""
+
+    prompts: tuple[Tensor, ...]
+    backend: Backend
+    each: int
+    free: int | None
+
+
+def checked(
     model: nn.Module,
     ensemble: Ensemble,
-    prompt: str | Tensor | Sequence[int],
+    prompts: Sequence[Prompt],
     *,
     tokenizer: Any,
     max_new_tokens: int,
     pool: str,
-    backend: Backend,
+    backend: Asked,
     available: int | None,
     device: torch.device | str | None,
     dtype: torch.dtype | None,
-) -> Tensor:
-    """The prompt's tokens, int64 `[P]`, after every check that `generate` makes; arguments and errors are its own."""
+) -> Ready:
+    """Every check that `generate` makes, before any work; arguments and errors are its own."""
     _check(model, pool, backend, max_new_tokens)
-    tokens = _prompt(model, prompt, tokenizer, max_new_tokens)
+    if isinstance(prompts, str | Tensor) or not len(prompts):
+        raise ValueError(f"prompts are a list of one or more; got {prompts!r}")
+    tokens = tuple(_prompt(model, prompt, tokenizer, max_new_tokens) for prompt in prompts)
     check_fit(ensemble.outline(), tensors(model), what="the ensemble")
     where = place(model) if device is None else torch.device(device)
-    width = torch.empty(0, dtype=dtype or _dtype(model)).element_size()
-    each = member_bytes(model, ensemble, len(tokens) + max_new_tokens, backend=backend, width=width)
-    _refuse_large(len(ensemble), each, free_bytes(where) if available is None else available, backend)
-    return tokens
+    free = free_bytes(where) if available is None else available
+    sizes: dict[str, Any] = {"read": max(map(len, tokens)), "new": max_new_tokens, "batch": len(tokens)}
+    sizes["width"] = torch.empty(0, dtype=dtype or _dtype(model)).element_size()
+    took: Backend = "loop" if backend == "loop" else "side_by_side"
+    each = member_bytes(model, ensemble, backend=took, **sizes)
+    if backend == "auto" and (free is None or 2 * len(ensemble) * each > free):  # half is left to others
+        took, each = "loop", member_bytes(model, ensemble, backend="loop", **sizes)
+    hint = "backend='loop', which holds one" if took == "side_by_side" else "shorter or fewer texts at a time"
+    refuse_members(len(ensemble), each, free, instead=hint)
+    return Ready(tokens, took, each, free)
 
 
 def _check(model: nn.Module, pool: str, backend: str, most: int) -> None:
@@ -54,15 +78,13 @@ def _check(model: nn.Module, pool: str, backend: str, most: int) -> None:
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise ValueError(f"max_new_tokens is a whole number from 1; got {most!r}")
     config, name = getattr(model, "config", None), type(model).__name__
-    if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(f"{name} is an encoder-decoder, which is not served here: give a causal language model")
     if config is None or not getattr(model, "can_generate", lambda: False)():
-        raise ValueError(f"{name} does not write text: give a causal language model of transformers")
+        raise ValueError(f"{name} does not write text: give a causal language model or an encoder-decoder")
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         raise ValueError(f"{name} has no cache of keys and values, which each member needs one of its own")
 
 
-def _prompt(model: nn.Module, prompt: str | Tensor | Sequence[int], tokenizer: Any, most: int) -> Tensor:
+def _prompt(model: nn.Module, prompt: Prompt, tokenizer: Any, most: int) -> Tensor:
     """The prompt's tokens `[P]`, int64, for which there is room."""
     if tokenizer is not None:
         check_vocabulary(tokenizer, model)
@@ -74,24 +96,17 @@ def _prompt(model: nn.Module, prompt: str | Tensor | Sequence[int], tokenizer: A
     rows = len(model.get_input_embeddings().weight)  # type: ignore[operator]
     if tokens.is_floating_point() or not 0 <= int(tokens.min()) <= int(tokens.max()) < rows:
         raise ValueError(f"tokens are whole numbers 0..{rows - 1}; got {tokens.tolist()[:8]}")
-    own = context_of(model)
-    if own is not None and len(tokens) + most > own:
-        room = own - len(tokens)
-        what = (
-            f"leaves room for {room} new ones: ask for no more" if room > 0 else "leaves none for new ones: shorten it"
-        )
-        raise ValueError(f"the network reads {own} tokens at once, and a prompt of {len(tokens)} {what}; got {most}")
+    _room(context_of(model), len(tokens), most, apart=decoder_start(model) is not None)
     return tokens.long()
 
 
-def _refuse_large(members: int, each: int, free: int | None, backend: str) -> None:
-    if free is None or members * each <= free:
+def _room(own: int | None, read: int, most: int, *, apart: bool) -> None:
+    """Refuse a prompt and new tokens that are longer than the network reads; `apart`, each of the two."""
+    if own is None or (max(read, most) if apart else read + most) <= own:
         return
-    hint = ", or backend='loop', which holds one" if backend == "side_by_side" else ", or a shorter text"
-    raise ValueError(
-        f"{members} members take {readable(each)} each and {readable(free)} are free: {free // each} fit. Take "
-        f"fewer members{hint}"
-    )
+    room = own - (0 if apart and read <= own else read)
+    what = f"leaves room for {room} new ones: ask for no more" if room > 0 else "leaves none for new ones: shorten it"
+    raise ValueError(f"the network reads {own} tokens at once, and a prompt of {read} {what}; got {most}")
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

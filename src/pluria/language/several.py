@@ -23,6 +23,7 @@ from pluria.core.model import tensors, working_copy
 from pluria.core.params import check_fit
 from pluria.core.weights import checked_weights
 from pluria.language.average import Writer, states_of
+from pluria.language.memory import free_bytes, refuse_members
 from pluria.language.split import Split
 from pluria.language.tokens import IGNORED
 from pluria.pool.average import mean_probability
@@ -67,7 +68,8 @@ def pooled_tokens(
     device, dtype   of the working copies
 
     Raises CheckpointError where an ensemble is not its network's; ValueError for no source, weights that do not fit, a
-    block below one, and networks that differ in the number of their words: those need `map_vocabulary`.
+    block below one, more members than memory holds, and networks that differ in the number of their words: those need
+    `map_vocabulary`.
     """
     if not sources or block < 1:
         raise ValueError(f"one network or more, and a block of a token or more; got {len(sources)} and {block}")
@@ -114,9 +116,23 @@ def _streamed(
             source.read(moved(inputs, where, None), targets, places)
         for start in range(0, len(places), block):
             part = places[start : start + block]
-            words = [one for source in sources for one in source.say(slice(start, start + block))]
+            words = _said(sources, slice(start, start + block))
             yield number, _pooled(words, part, targets.reshape(-1)[part], pool, weights[:, done : done + len(part)])
             done += len(part)
+
+
+def _said(sources: Sequence[_Source], rows: slice) -> list[Tensor]:
+    """What all members say of some tokens, where memory holds it."""
+    count, found = sum(len(source.members) for source in sources), list[Tensor]()
+    for source in sources:
+        for words in source.say(rows):
+            if not found:
+                instead = "a smaller block of tokens"
+                refuse_members(
+                    count, 2 * words.nbytes, free_bytes(words.device), instead=instead
+                )  # and one table of all
+            found.append(words)
+    return found
 
 
 def _pooled(words: Sequence[Tensor], places: Tensor, targets: Tensor, pool: Pool, weights: Tensor) -> PooledTokens:

@@ -1,15 +1,19 @@
-"""Members of a causal language model, some tokens at a time, each with a cache of keys and values of its own.
+"""Members of a language model that writes, some tokens at a time, each with a cache of keys and values of its own.
 
-    logits of the next token [K, V] = steps(tokens [1, n])      tokens of earlier steps are in the caches
+    logits of the next token [K, B, V] = steps(tokens [B, n], mask [B, n])        earlier tokens are in the caches
 
 loop           one working copy; each member is written into it before its step. A member costs its cache
 side_by_side   what differs between members is held K times, and nothing is written while tokens come
+
+Behind an encoder the first tokens are the text it reads, and the decoder starts from its own first token; each member
+keeps what its encoder said.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -20,68 +24,126 @@ from pluria.core.calling import place
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Family, Shared
 from pluria.core.model import tensors
-from pluria.language.plan import free_memory
+from pluria.language.memory import cache_numbers
 from pluria.predict.batches import logits
 from pluria.store.pretrained import hugging_face
 
 Backend = Literal["loop", "side_by_side"]
-BACKENDS = ("loop", "side_by_side")
+WORD = 16
+"""Bytes of a word while a token is chosen: its logit and its log-probability, in float64."""
+
+
+@dataclass
+class _Member:
+    """How a member is run, and what it keeps."""
+
+    run: Callable[..., Any]
+    cache: Any
+    read: dict[str, Any] = field(default_factory=dict)
 
 
 class Steps:
     """Members that read tokens step by step. `twin` is a working copy that is theirs alone."""
 
     def __init__(self, twin: nn.Module, ensemble: Ensemble, backend: Backend) -> None:
-        own, library = tensors(twin), hugging_face()
-        ensemble.write(ensemble.members[0], own)  # what members share is in its place from here on
-        self.twin, self.device, self.length = twin, place(twin), 0
-        self.caches = [library.DynamicCache(config=twin.config) for _ in ensemble.members]
-        self.runs = (_written if backend == "loop" else _held)(twin, ensemble)
-        keeps = "logits_to_keep" in inspect.signature(twin.forward).parameters
-        self.options: dict[str, Any] = {"logits_to_keep": 1} if keeps else {}
+        ensemble.write(ensemble.members[0], tensors(twin))  # what members share is in its place from here on
+        self.twin, self.device, self.start, self.length = twin, place(twin), decoder_start(twin), 0
+        runs = (_written if backend == "loop" else _held)(twin, ensemble)
+        self.members = [_Member(run, _cache(twin)) for run in runs]
+        self.takes = inspect.signature(twin.forward).parameters
+        self.mask = torch.empty(0)
 
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """Logits of the token that follows, float64 `[K, V]` on the CPU, of new tokens `[1, n]`."""
-        tokens, self.length = tokens.to(self.device), self.length + tokens.shape[-1]
-        seen = torch.ones(1, self.length, dtype=torch.int64, device=self.device)
-        named = {"input_ids": tokens, "attention_mask": seen, "use_cache": True, **self.options}
-        rows = []
+    def __call__(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits of the token that follows, float64 `[K, B, V]` on the CPU, of new tokens `[B, n]`.
+
+        mask   of the first tokens, int64: 0 where a text is padded. Later ones are read by all
+        """
+        tokens = tokens.to(self.device)
+        mask = torch.ones_like(tokens) if mask is None else mask.to(self.device)
+        named = self._alone(tokens, mask) if self.start is None else self._behind(tokens, mask)
         with torch.no_grad():
-            for run, cache in zip(self.runs, self.caches, strict=True):
-                rows.append(logits(run(past_key_values=cache, **named))[0, -1].double().cpu())
-        if self.caches[0].get_seq_length() != self.length:
-            raise ValueError(
-                f"{type(self.twin).__name__} does not keep the tokens it has read in the cache it is given"
-            )
+            rows = [self._said(member, named) for member in self.members]
+        if self.members[0].cache.get_seq_length() != self.length:
+            name = type(self.twin).__name__
+            raise ValueError(f"{name} does not keep the tokens it has read in the cache it is given")
         return torch.stack(rows)
 
+    def _said(self, member: _Member, named: dict[str, Any]) -> Tensor:
+        output = member.run(past_key_values=member.cache, **named, **member.read)
+        if self.start is not None and not member.read:
+            states = hugging_face().modeling_outputs.BaseModelOutput(output.encoder_last_hidden_state)
+            member.read = {"encoder_outputs": states}
+        return logits(output)[:, -1].double().cpu()
 
-def member_bytes(model: nn.Module, ensemble: Ensemble, tokens: int, *, backend: Backend, width: int) -> int:
-    """What one more member takes: its cache for so many tokens and, side by side, its own tensors.
+    def _alone(self, tokens: Tensor, mask: Tensor) -> dict[str, Any]:
+        """Arguments of a network that reads what it writes."""
+        self.mask = mask if self.length == 0 else torch.cat([self.mask, mask], dim=1)
+        self.length += tokens.shape[-1]
+        named: dict[str, Any] = {"input_ids": tokens, "attention_mask": self.mask, "use_cache": True}
+        if "logits_to_keep" in self.takes:
+            named["logits_to_keep"] = 1
+        if "position_ids" in self.takes:  # counted from where a text begins, not its padding
+            named["position_ids"] = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[-1] :]
+        return named
 
-    width   bytes of a number of the working copy
+    def _behind(self, tokens: Tensor, mask: Tensor) -> dict[str, Any]:
+        """Arguments of a decoder behind an encoder: the first tokens are the encoder's."""
+        first = {} if self.length else {"input_ids": tokens}
+        if first:
+            self.mask, tokens = mask, torch.full_like(tokens[:, :1], self.start or 0)
+        self.length += tokens.shape[-1]
+        return {**first, "attention_mask": self.mask, "decoder_input_ids": tokens, "use_cache": True}
+
+
+def decoder_start(model: nn.Module) -> int | None:
+    """The token from which a decoder behind an encoder starts; None for a network without an encoder.
+
+    Raises ValueError where the network's settings do not say.
     """
-    own = sum(family.shape.numel() for family in _moving(tensors(model), ensemble).values())
-    return _cached(model, tokens) * width + (own * width if backend == "side_by_side" else 0)
+    if not getattr(model.config, "is_encoder_decoder", False):
+        return None
+    settings = (getattr(model, "generation_config", None), model.config)
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        if (found := next((one for s in settings if (one := getattr(s, name, None)) is not None), None)) is not None:
+            return int(found)
+    raise ValueError(f"{type(model).__name__} has no decoder_start_token_id, from which its decoder would start")
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Bytes that may be taken on a device; None where the system does not say."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return free_memory()
+def member_bytes(
+    model: nn.Module, ensemble: Ensemble, *, read: int, new: int, batch: int, backend: Backend, width: int
+) -> int:
+    """What one more member takes: its caches, its words of one token and, side by side, its own tensors.
+
+    read, new   tokens of the longest prompt, and tokens to be written;   width   bytes of a number of the working copy
+    """
+    settings: Any = model.config
+    both = bool(getattr(settings, "is_encoder_decoder", False))
+    config = (settings if both else settings.get_text_config(decoder=True)).to_dict()
+    cache = cache_numbers(config, new if both else read + new, read=read)
+    held = 0
+    if backend == "side_by_side":
+        held = sum(family.shape.numel() for family in _moving(tensors(model), ensemble).values())
+    return (cache * batch + held) * width + (config.get("vocab_size") or 0) * batch * WORD
+
+
+def _cache(twin: nn.Module) -> Any:
+    library, config = hugging_face(), twin.config
+    if decoder_start(twin) is None:
+        return library.DynamicCache(config=config)
+    return library.EncoderDecoderCache(library.DynamicCache(config=config), library.DynamicCache(config=config))
 
 
 def _written(twin: nn.Module, ensemble: Ensemble) -> list[Callable[..., Any]]:
-    """The working copy for each member, after the member is written into it."""
-    own = tensors(twin)
+    """The working copy for each member, after the member is written into it, where another one is in it."""
+    own, inside = tensors(twin), [ensemble.members[0]]
     moving = _moving(own, ensemble)
 
     def after(member: int) -> Callable[..., Any]:
         def run(**named: Any) -> Any:
-            with torch.no_grad():
+            if inside != [member]:
                 for name, family in moving.items():
                     family.write(member, own[name])
+                inside[0] = member
             return twin(**named)
 
         return run
@@ -108,15 +170,3 @@ def _moving(own: Any, ensemble: Ensemble) -> dict[str, Family]:
     """What differs between members, one name for each tensor."""
     names = {id(own[name]): name for name in reversed(list(ensemble.families))}.values()
     return {name: found for name in names if not isinstance(found := ensemble.families[name], Shared)}
-
-
-def _cached(model: nn.Module, tokens: int) -> int:
-    """Numbers in one cache of so many tokens; 0 where the configuration does not say."""
-    settings: Any = model.config
-    config = settings.get_text_config(decoder=True)
-    layers, heads = getattr(config, "num_hidden_layers", None), getattr(config, "num_attention_heads", None)
-    width = getattr(config, "hidden_size", None)
-    if not layers or not heads or not width:
-        return 0
-    size = getattr(config, "head_dim", None) or width // heads
-    return 2 * int(layers) * int(getattr(config, "num_key_value_heads", None) or heads) * int(size) * tokens

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import io
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pluria.language.generate import Generated
+
+if TYPE_CHECKING:
+    from rich.text import Text as RichText
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ def band_of(agreement: float) -> Band:
     return next(band for band in BANDS if agreement >= band.least - 1e-9)
 
 
-def as_ansi(generated: Generated, *, colour: bool = True, width: int | None = None) -> str:
-    """The prompt, the text and a legend for a terminal; width None leaves lines as they are.
+def as_ansi(generated: Generated | Sequence[Generated], *, colour: bool = True, width: int | None = None) -> str:
+    """The prompts, the texts and a legend for a terminal; width None leaves lines as they are.
 
     colour   False keeps italics, underlines and bold, for terminals without colours
 
@@ -58,15 +62,7 @@ def as_ansi(generated: Generated, *, colour: bool = True, width: int | None = No
     from rich.console import Console
     from rich.text import Text
 
-    found = Text(_plain(generated.prompt_text), style="dim")
-    for piece, agreement in zip(generated.pieces, generated.agreement.tolist(), strict=True):
-        word = _plain(piece).lstrip(" \n")
-        found.append(_plain(piece)[: len(_plain(piece)) - len(word)], style="not dim")
-        found.append(word, style=f"not dim {band_of(agreement).style}")
-    found.append("\n\n")
-    for number, band in enumerate(BANDS):
-        found.append("first choice of: " if number == 0 else " · ", style="dim")
-        found.append(band.label, style=f"not dim {band.style}")
+    found = Text("\n\n").join([*map(_coloured, _several(generated)), _legend()])
     stream = io.StringIO()
     system: Any = "256"
     console = Console(
@@ -81,8 +77,39 @@ def as_ansi(generated: Generated, *, colour: bool = True, width: int | None = No
     return stream.getvalue().rstrip("\n")
 
 
-def as_html(generated: Generated, *, title: str = "A text by an ensemble", page: bool = True) -> str:
-    """The text as a page of its own, or as a fragment for a page that has the report's style.
+def _several(generated: Generated | Sequence[Generated]) -> list[Generated]:
+    found = [generated] if isinstance(generated, Generated) else list(generated)
+    if not found:
+        raise ValueError("there is no text to show")
+    return found
+
+
+def _coloured(generated: Generated) -> RichText:
+    """A prompt and its text."""
+    from rich.text import Text
+
+    found = Text(_plain(generated.prompt_text), style="dim")
+    for piece, agreement in zip(generated.pieces, generated.agreement.tolist(), strict=True):
+        word = _plain(piece).lstrip(" \n")
+        found.append(_plain(piece)[: len(_plain(piece)) - len(word)], style="not dim")
+        found.append(word, style=f"not dim {band_of(agreement).style}")
+    return found
+
+
+def _legend() -> RichText:
+    from rich.text import Text
+
+    found = Text()
+    for number, band in enumerate(BANDS):
+        found.append("first choice of: " if number == 0 else " · ", style="dim")
+        found.append(band.label, style=f"not dim {band.style}")
+    return found
+
+
+def as_html(
+    generated: Generated | Sequence[Generated], *, title: str = "A text by an ensemble", page: bool = True
+) -> str:
+    """The text, or several, as a page of its own, or as a fragment for a page that has the report's style.
 
     The page needs nothing else, follows light and dark, and escapes every text.
     """
@@ -92,7 +119,8 @@ def as_html(generated: Generated, *, title: str = "A text by an ensemble", page:
     loader = PackageLoader("pluria.report", "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     styles = [Markup(loader.get_source(made, name)[0]) for name in ("style.css", "words.css")]
-    shown = {**_shown(generated), "title": title, "page": page, "styles": styles if page else styles[1:]}
+    texts = [_shown(one) for one in _several(generated)]
+    shown = {"texts": texts, "bands": BANDS, "title": title, "page": page, "styles": styles if page else styles[1:]}
     return made.get_template("words.html").render(shown)
 
 
@@ -112,7 +140,6 @@ def _shown(generated: Generated) -> dict[str, Any]:
         "prompt": _plain(generated.prompt_text),
         "rows": rows,
         "unsure": unsure,
-        "bands": BANDS,
         "members": generated.members,
         "agreement": f"{float(generated.agreement.mean()):.0%}",
         "nats": f"{-float(generated.log_probs.mean()):.3f}",
@@ -125,7 +152,11 @@ def _before(generated: Generated, at: int) -> str:
     piece = generated.pieces[at]
     whole = generated.prompt_text + "".join(generated.pieces[:at]) + piece[: len(piece) - len(piece.lstrip())]
     line = _plain(whole).replace("\n", " ")
-    return line if len(line) <= NEAR else f"…{line[-NEAR:]}"
+    if len(line) <= NEAR:
+        return line
+    kept = line[-NEAR:]
+    word = kept.find(" ", 0, NEAR // 2)  # from where a word begins, if one does
+    return f"…{kept[max(word, 0) :]}"
 
 
 def _plain(text: str) -> str:

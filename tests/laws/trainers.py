@@ -16,6 +16,7 @@ from pluria.core.params import params_of
 from pluria.train import SWAG, Cycle, State, every
 
 LENGTH = 6
+SHARES = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]], dtype=torch.float64)
 Trainer = Callable[[Callable[..., Any], bool], Ensemble]
 """(the method, whether all is stored and loaded half-way) -> what is collected."""
 
@@ -87,6 +88,31 @@ def point(optimizer: Any, model: nn.Module) -> Ensemble:
     return single(params_of(model))
 
 
+def grown(make: Callable[[Callable[..., Any]], Any], end: Callable[[Any], Ensemble]) -> Trainer:
+    """A module that `make` builds, trained as any module is, and the ensemble that `end` takes from it."""
+
+    def run(f: Callable[..., Any], resume: bool) -> Ensemble:
+        module = make(f)
+        for step in range(LENGTH):
+            if resume and step == LENGTH // 2:
+                saved, module = module.state_dict(), make(f)
+                module.load_state_dict(saved)
+            optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], 0.1)
+            optimizer.zero_grad()
+            shares = torch.tensor([0.5, 0.2, 0.3])
+            for member in range(3):
+                output = (
+                    module(images(), shares=shares.roll(member))
+                    if hasattr(module, "points")
+                    else module(images(10 + member), member=member)
+                )
+                torch.autograd.backward(F.cross_entropy(output, torch.arange(len(output)) % 3))
+            optimizer.step()
+        return end(module)
+
+    return run
+
+
 TRAINERS: dict[str, Trainer] = {
     "SWA": collected(every(2)),
     "EMA": collected(0.5),
@@ -99,5 +125,12 @@ TRAINERS: dict[str, Trainer] = {
     "independent": lambda f, resume: f([network(seed) for seed in (0, 1)], fitted),
     "local": lambda f, resume: f(network(), fitted, members=3),
     "chain": lambda f, resume: f(network(), fitted, members=3),
+    "batch_ensemble": grown(lambda f: f(network(), members=3), lambda m: m.ensemble()),
+    "lora": grown(lambda f: f(network(), members=3, rank=2), lambda m: m.ensemble()),
+    "late_phase": grown(lambda f: f(network(), members=3), lambda m: m.ensemble()),
+    "curve": grown(
+        lambda f: f(network(), [params_of(network(1)), params_of(network(2))]), lambda m: m.ensemble(SHARES)
+    ),
+    "subspace": grown(lambda f: f([network(1), network(2), network(3)]), lambda m: m.ensemble(SHARES)),
     "star": lambda f, resume: f(network(), fitted, members=3),
 }

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-ROUNDING, NORMAL, DROPOUT, MASK, MERGING, ORDER = 0, 1, 2, 4, 5, 6
+ROUNDING, NORMAL, DROPOUT, MASK, MERGING, ORDER, TRAINING = 0, 1, 2, 4, 5, 6, 7
 """Streams: what a word is for. Numbers are part of the file format."""
 
 ELEMENTS = 2**34

@@ -154,6 +154,7 @@ FITS: dict[str, Callable[[Callable[..., Any], Tensor, Tensor], Pool]] = {
     "fit_extremised": lambda f, x, y: f(x, y, base=[0.4, 0.3, 0.2, 0.1]),
     "fit_gate": lambda f, x, y: f(x, y),
     "fit_fusion": lambda f, x, y: f(x, y),
+    "fit_cascade": lambda f, x, y: f(x, y),
     "fit_quantile_weights": lambda f, x, y: f(x, y.double() - 2, torch.tensor([0.2, 0.4, 0.6, 0.8]), steps=20),
     "greedy": lambda f, x, y: weighted(f(x, y, rounds=20)),
     "zpe": lambda f, x, y: weighted(f(x, x.flip(1)[:, ::2] * 1.5)),

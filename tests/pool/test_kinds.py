@@ -7,6 +7,7 @@ import torch
 
 import pluria
 from pluria.pool import (
+    Cascade,
     Chain,
     Conformal,
     Extremised,
@@ -44,6 +45,7 @@ def every():
     levels = torch.tensor([0.1, 0.4, 0.6, 0.9])
     pair = torch.rand(N, 2)
     return {
+        "cascade": (Cascade(((2,), (0, 1)), ((1 / 3, None),), C, (1, 2, 0.1), unit="s", reached=(1, 1 / 3)), x, (K, C)),
         "conformal": (Conformal((0.1, 0.9), (0.3,)), x[0, :, :2], (None, 2)),
         "extremised": (Extremised(1.1, (0.1, 0.2, 0.3, 0.4)), x, (None, C)),
         "fusion": (fit_fusion(x, y, hidden=2), x, (K, None)),

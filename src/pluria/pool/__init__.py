@@ -2,6 +2,8 @@
 
 from pluria.core.reduce import mean, median, trimmed
 from pluria.pool.average import mean_bernoulli, mean_logit, mean_probability
+from pluria.pool.cascade import Cascade, Spent
+from pluria.pool.cascade_fit import fit_cascade
 from pluria.pool.chain import Chain
 from pluria.pool.conformal import Conformal, fit_conformal
 from pluria.pool.extremised import Extremised, fit_extremised
@@ -26,6 +28,7 @@ from pluria.pool.vote import vote
 from pluria.pool.zpe import zpe
 
 __all__ = [
+    "Cascade",
     "Chain",
     "Conformal",
     "Extremised",
@@ -38,10 +41,12 @@ __all__ = [
     "PredictionSets",
     "QuantileWeights",
     "RunningMean",
+    "Spent",
     "Temperature",
     "VarianceScale",
     "VectorScaling",
     "check_pool",
+    "fit_cascade",
     "fit_conformal",
     "fit_extremised",
     "fit_fusion",

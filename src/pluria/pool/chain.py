@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pluria.core.reduce import mean, median, trimmed
 from pluria.pool.average import mean_bernoulli, mean_logit, mean_probability
+from pluria.pool.cascade import Cascade
 from pluria.pool.extremised import Extremised
 from pluria.pool.gaussian import mean_gaussian
 from pluria.pool.order import median_probability, trimmed_probability
@@ -59,7 +60,7 @@ class Chain:
     def __call__(self, outputs: Tensor, weights: Tensor | None = None) -> Tensor:
         """The answer of the last step. `weights` `[K]` or `[K, N]`; None: equal."""
         for step in self.steps:
-            if isinstance(step, Extremised | Chain):
+            if isinstance(step, Cascade | Extremised | Chain):
                 outputs = step(outputs, weights)
             elif isinstance(step, str):
                 outputs = POOLS[step](outputs, weights) if step in POOLS else REPAIRS[step](outputs)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pluria.pool.cascade import Cascade
 from pluria.pool.chain import Chain
 from pluria.pool.conformal import Conformal
 from pluria.pool.extremised import Extremised
@@ -39,6 +40,7 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
+    "cascade": Kind(Cascade, lambda pool: pool.members, lambda pool: pool.classes),
     "conformal": Kind(Conformal, classes=lambda pool: len(pool.levels)),
     "extremised": Kind(Extremised, classes=lambda pool: pool.base and len(pool.base)),
     "fusion": Kind(Fusion, lambda pool: pool.members),

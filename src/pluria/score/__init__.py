@@ -1,5 +1,6 @@
 """Scores: per-example statistics that add up to figures, diversity, calibration, detection, costs and intervals."""
 
+from pluria.core.uncertainty import entropy, max_probability
 from pluria.score.bias_variance import BiasVariance, bias_variance_nll, bias_variance_squared
 from pluria.score.binary import BINARY_BRIER, BINARY_ERROR, BINARY_NLL, binary_brier, binary_error, binary_nll
 from pluria.score.bootstrap import Interval, bootstrap_figure, bootstrap_mean, paired_bootstrap, paired_bootstrap_figure
@@ -16,15 +17,7 @@ from pluria.score.calibration import (
 )
 from pluria.score.classwise import classwise_ece, classwise_reliability
 from pluria.score.cost import Cost, Equivalent, deep_ensemble_equivalent
-from pluria.score.detect import (
-    RiskCoverage,
-    aurc,
-    auroc,
-    entropy,
-    fpr_at,
-    max_probability,
-    risk_coverage,
-)
+from pluria.score.detect import RiskCoverage, aurc, auroc, fpr_at, risk_coverage
 from pluria.score.divergence import kl
 from pluria.score.diversity import (
     AMBIGUITY,

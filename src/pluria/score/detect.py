@@ -21,17 +21,6 @@ import torch
 from torch import Tensor
 
 
-def entropy(log_probs: Tensor) -> Tensor:
-    """Entropy in nats of pooled log-probabilities `[N, C]`, float64 `[N]`."""
-    terms: Tensor = torch.special.entr(log_probs.to(torch.float64).exp())
-    return terms.sum(-1)
-
-
-def max_probability(log_probs: Tensor) -> Tensor:
-    """One minus the largest probability of pooled log-probabilities `[N, C]`, float64 `[N]`; larger is less certain."""
-    return -torch.expm1(log_probs.to(torch.float64).amax(-1))
-
-
 def auroc(scores: Tensor, positive: Tensor) -> float:
     """Area under the ROC curve of scores `[N]` for the positive rows (bool `[N]`: wrong, or out of distribution).
 

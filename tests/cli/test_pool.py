@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from cli.conftest import Pluria
 from pluria.pool import (
+    Cascade,
     Chain,
     Fusion,
     LogLinear,
@@ -93,3 +94,42 @@ def test_a_name_that_is_no_pool(drawn: Path, pluria: Pluria) -> None:
     refused = pluria(*PREDICT, "--pool", "mean_gaussian")
     assert refused.code == 2
     assert "mean and variance" in refused.err
+
+
+def test_a_cascade_of_the_file_asks_no_more_than_it_says(drawn: Path, pluria: Pluria) -> None:
+    assert pluria(*PREDICT).code == 0
+    full = load_file("p.safetensors")
+    stages, costs = ((2,), (0, 1), (3,)), (1, 1, 1, 2)
+    scores = [
+        Cascade(stages, (None, None), 3, costs).scored(i, full["outputs"]).quantile(0.3 + 0.4 * i).item()
+        for i in (0, 1)
+    ]
+    rule = Cascade(stages, ((scores[0], None), (None, scores[1])), 3, costs, unit="seconds")
+    chain = Chain((Chain((rule,)), Temperature(1.5)))
+    hold(to_dict(chain))
+    done = pluria(*PREDICT)
+    assert done.code == 0, done.err
+    held = load_file("p.safetensors")
+    assert torch.equal(held["asked"], rule.asked(full["outputs"], full["weights"]))
+    assert 0 < int(held["asked"][3].sum()) < int(held["asked"][0].sum()) < len(held["targets"])
+    assert bool(held["outputs"].isnan().all(-1).eq(~held["asked"]).all())
+    torch.testing.assert_close(held["pooled"], chain(full["outputs"], full["weights"]))
+    spent = rule.spent(held["asked"])
+    assert f"{spent.members:.2f} members for each example, {spent.share:.1%} of the seconds of asking all" in done.out
+    scored = pluria("score", "p.safetensors")
+    assert scored.code == 0, scored.err
+    assert "were asked for each example" in scored.out
+    assert pluria(*PREDICT, "--pool", "off").code == 0
+    assert torch.equal(load_file("p.safetensors")["outputs"], full["outputs"])
+
+
+def test_a_cascade_for_others_is_refused(drawn: Path, pluria: Pluria) -> None:
+    for rule, said in (
+        (Cascade(((0,), (1,)), (None,), 3, (1, 1)), "fitted on 2 members, and here are 4"),
+        (Cascade(((0, 1, 2, 3),), (), 7, (1,) * 4), "fitted on 7 classes, and here are 3"),
+    ):
+        hold(to_dict(rule))
+        refused = pluria(*PREDICT)
+        assert refused.code != 0
+        assert said in refused.err
+        assert not Path("p.safetensors").exists()

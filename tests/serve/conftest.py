@@ -11,9 +11,10 @@ from torch import nn
 
 import pluria
 from pluria.core.ensemble import Ensemble
+from pluria.predict import Part
 from pluria.serve.inputs import Wanted
 from pluria.serve.limits import Limits
-from pluria.serve.panel import Panel, Part, panel
+from pluria.serve.panel import Panel, panel
 from pluria.zoo import Dataset, network, read
 from pluria.zoo.fit import fit
 from serve.running import Running, running

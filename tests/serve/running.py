@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pluria.predict import Batches, Block
+from pluria.predict import Batches, Block, Runner
 from pluria.serve.app import application
 from pluria.serve.inputs import Wanted
 from pluria.serve.limits import Limits
@@ -97,11 +97,12 @@ def wait_for(true: Callable[[], bool]) -> None:
 Before = Callable[[int, Tensor], None]
 
 
-def told(outputs: Tensor, *, before: Before | None = None) -> Callable[[Batches], Iterator[Block]]:
+def told(outputs: Tensor, *, before: Before | None = None) -> Runner:
     """Members `[K, C]` that give the same outputs whatever they see, plus the first number of each input."""
 
-    def run(batches: Batches) -> Iterator[Block]:
-        for member, row in enumerate(outputs):
+    def run(batches: Batches, members: Sequence[int] | None = None) -> Iterator[Block]:
+        for member in range(len(outputs)) if members is None else members:
+            row = outputs[member]
             for batch in batches:
                 if before is not None:
                     before(member, batch)
@@ -122,4 +123,5 @@ def panel_of(
     outputs = torch.tensor(probabilities, dtype=torch.float64).log()
     count, classes = outputs.shape
     held = torch.tensor(weights or [1 / count] * count, dtype=torch.float64)
-    return Panel((told(outputs, before=before),), held, tuple("abcdefgh"[:classes]), pooling or Pooling())
+    places = tuple((0, member) for member in range(count))
+    return Panel((told(outputs, before=before),), places, held, tuple("abcdefgh"[:classes]), pooling or Pooling())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pluria.pool import Chain, Temperature, mean_probability
+from pluria.pool import Cascade, Chain, Temperature, mean_probability
 from pluria.serve.batch import run_batch
 from pluria.serve.jobs import Event, Job
 from pluria.serve.panel import Pooling
@@ -155,3 +155,25 @@ def test_a_network_that_fails_is_a_fault_of_the_service(caplog: pytest.LogCaptur
     assert (job.told[0].status, job.told[0].reason) == (500, "the network failed with RuntimeError")
     assert "no memory" in caplog.text
     assert seen == []
+
+
+def test_the_cascade_of_the_file_closes_examples() -> None:
+    # 1 - max p is .2 after the third member, .4 where the input moves it; the others are asked of the latter alone.
+    three = [[0.5, 0.5], [0.1, 0.9], [0.8, 0.2]]
+    rule = Cascade(((2,), (0,), (1,)), ((0.3, None), (0.45, None)), 2, (1, 1, 1), pool="mean_probability")
+    met: list[tuple[int, int]] = []
+    panel = panel_of(
+        three,
+        pooling=Pooling(Chain(("mean_probability", Temperature(1.0))), rule=rule),
+        before=lambda member, batch: met.append((member, len(batch))),
+    )
+    moved = math.log(4 * 0.6 / 0.4)  # .8 : .2 becomes .4 : .6
+    job = Asked(0.0, moved, stream=True)
+    assert run_batch(panel, [job]) == [1, 2]
+    assert met == [(2, 2), (0, 1)]
+    assert job.answers[0]["probabilities"] == pytest.approx([0.8, 0.2], abs=1e-6)
+    second = 1 / (1 + math.exp(moved))
+    assert job.answers[1]["probabilities"] == pytest.approx([(0.4 + second) / 2, (1.6 - second) / 2], abs=1e-6)
+    assert [event["members"] for event in job.told] == [1, 2]  # type: ignore[index]
+    both = Asked(moved, rule=Rule(1.0, window=1))  # a rule of the request may stop earlier, never later
+    assert run_batch(panel, [both]) == [2]

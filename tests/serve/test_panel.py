@@ -10,8 +10,8 @@ import pluria
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import CheckpointError, DataError
 from pluria.pool import mean
-from pluria.predict import predict
-from pluria.serve.panel import Panel, Part, Pooling, panel
+from pluria.predict import Part, predict
+from pluria.serve.panel import Panel, Pooling, panel
 from pluria.zoo import Dataset, network
 from pluria.zoo.views import view
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,6 @@ from pluria.cli.look import described
 from pluria.cli.options import (
     DryRun,
     Json,
-    Progress,
     Quiet,
     mistakes,
     note,
@@ -25,14 +23,11 @@ from pluria.cli.options import (
     told,
 )
 from pluria.cli.pooled import pool_of
+from pluria.cli.running import run_parts
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from pluria.core.ensemble import Ensemble
-    from pluria.predict import Block
     from pluria.recipe.schema import Data
-    from pluria.zoo.dataset import Dataset
 
 Arguments = Annotated[list[str], typer.Option("--argument", metavar="KEY=VALUE", help="An argument of the network.")]
 DataArguments = Annotated[list[str], typer.Option("--data-argument", metavar="KEY=VALUE", help="Of the reader.")]
@@ -103,14 +98,16 @@ def predict(
 ) -> None:
     """Run every member on data and store the outputs [K, N, C] with the targets, and the pooled answers.
 
-    Members of several networks that were drawn to answer together are run one network after the other.
+    Members of several networks that were drawn to answer together are run one network after the other. Where the file
+    holds a fitted cascade, no more is asked than it says: what was not asked is NaN.
     """
     import torch
 
-    from pluria.predict import gather
+    from pluria.predict import Part
     from pluria.recipe.check import check_fits
     from pluria.recipe.resolve import built, dataset
     from pluria.store.tensors import write_tensors
+    from pluria.zoo.views import view
 
     ready(out)
     loaded = opened(file)
@@ -126,25 +123,25 @@ def predict(
     count = sum(map(len, parts.values()))
     chain = pool_of(loaded, pool, count, len(rows.classes))
     options: dict[str, Any] = {"batch": batch, "device": device, "dtype": dtype}
-    runs = [_blocks(models[one], part, rows, views=views_of(loaded, one), **options) for one, part in parts.items()]
+    asked = None if chain is None else chain.cascade
+    ready_parts = [Part(models[one], part, [view(v) for v in views_of(loaded, one)]) for one, part in parts.items()]
     if dry_run:
-        return show({"members": count, "rows": len(rows), "batches": sum(n for _, n in runs) // count, "out": str(out)})
-    found = []
-    with told(quiet) as progress, mistakes():
-        for blocks, steps in runs:
-            found.append(gather(_counted(blocks, steps, progress)))
-    outputs, targets = torch.cat([one for one, _ in found]), found[0][1]
+        batches = -(-len(rows) // batch)
+        return show({"members": count, "rows": len(rows), "batches": batches, "out": str(out)})
     weights = torch.cat([part.weights for part in parts.values()]) / len(parts)
-    held = {"outputs": outputs, "targets": targets, "weights": weights}
+    with told(quiet) as progress, mistakes():
+        held = run_parts(ready_parts, asked, rows, weights, progress, **options)
     if chain is not None:
         with mistakes():
-            held["pooled"] = chain(outputs, weights)
-    write_tensors(out, {n: t for n, t in held.items() if t is not None}, {"format": "pluria-predictions"})
+            held["pooled"] = chain(held["outputs"], weights)
+    write_tensors(out, held, {"format": "pluria-predictions"})
     if json:
-        show({"out": str(out), "members": count, "rows": len(rows), "shape": list(outputs.shape)})
-    else:
-        pooled = ", and the pooled answers" if chain is not None else ""
-        print(f"wrote {out}: outputs {tuple(outputs.shape)} of {several(count)} on {len(rows)} rows{pooled}")
+        return show({"out": str(out), "members": count, "rows": len(rows), "shape": list(held["outputs"].shape)})
+    pooled = ", and the pooled answers" if chain is not None else ""
+    print(f"wrote {out}: outputs {tuple(held['outputs'].shape)} of {several(count)} on {len(rows)} rows{pooled}")
+    if asked is not None:
+        spent = asked.spent(held["asked"])
+        print(f"{spent.members:.2f} members for each example, {spent.share:.1%} of the {asked.unit} of asking all")
 
 
 def score(
@@ -170,12 +167,16 @@ def score(
     console.print(table)
     diversity, rows = found["diversity"], found["rows"]
     console.print(
-        f"{several(found['members'])}; temperature {found['temperature']:.3f}, fitted on {rows['calibration']} rows; "
-        f"figures on the other {rows['figures']}. Ambiguity {diversity['ambiguity']:.4f}, "
+        f"{several(found['members'])}{_asked(found)}; temperature {found['temperature']:.3f}, fitted on "
+        f"{rows['calibration']} rows; figures on the other {rows['figures']}. Ambiguity {diversity['ambiguity']:.4f}, "
         f"disagreement {diversity['disagreement']:.4f}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _asked(found: dict[str, Any]) -> str:
+    return "" if found["asked"] is None else f", of which {found['asked']:.2f} were asked for each example"
 
 
 def export(
@@ -266,30 +267,6 @@ def _data(data: str, arguments: dict[str, Any]) -> Data:
     with mistakes():
         held = {"path": data, **arguments} if data.endswith(".npz") else arguments
         return Data.model_validate({"reader": "arrays" if data.endswith(".npz") else data, "arguments": held})
-
-
-def _blocks(
-    model: nn.Module, ensemble: Ensemble, rows: Dataset, *, views: list[str], batch: int, device: str, dtype: str
-) -> tuple[Iterator[Block], int]:
-    """Blocks of outputs, none of them computed yet, and how many there will be."""
-    import torch
-
-    from pluria.predict import predict as run_members
-    from pluria.recipe.resolve import device_of
-    from pluria.zoo.views import view
-
-    with mistakes():
-        if dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"--dtype is float32 or bfloat16; got {dtype!r}")
-        batches, options = rows.batches(batch), {"device": device_of(device), "dtype": getattr(torch, dtype)}
-        seen = [view(name) for name in views]
-        return run_members(model, ensemble, batches, class_axis=1, views=seen, **options), len(ensemble) * len(batches)
-
-
-def _counted(blocks: Iterator[Block], steps: int, progress: Progress) -> Iterator[Block]:
-    for done, block in enumerate(blocks, 1):
-        yield block
-        progress("predicting", done, steps)
 
 
 COMMANDS = {"sample": sample, "predict": predict, "score": score, "export": export}

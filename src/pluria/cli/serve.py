@@ -12,8 +12,9 @@ from pluria.cli.options import DryRun, Quiet, mistakes, note, several
 from pluria.core.errors import DataError, PluriaError
 
 if TYPE_CHECKING:
+    from pluria.predict import Part
     from pluria.serve.inputs import Wanted
-    from pluria.serve.panel import Panel, Part, Pooling
+    from pluria.serve.panel import Panel, Pooling
     from pluria.store.file import Loaded
 
 
@@ -85,8 +86,8 @@ def _installed() -> None:
 
 def _parts(loaded: Loaded, file: Path, name: str | None, trust: bool) -> list[Part]:
     """The networks with their members and views, as `pluria predict` opens them."""
+    from pluria.predict import Part
     from pluria.recipe.resolve import built
-    from pluria.serve.panel import Part
     from pluria.zoo.views import view
 
     return [
@@ -121,8 +122,10 @@ def _pooling(loaded: Loaded) -> Pooling:
 
     held = loaded.about.get("pool", "mean_probability")
     if isinstance(held, dict):
-        fitted = from_dict(held)
-        return Pooling(Chain((fitted,)), running=fitted_for(fitted)[0] is None)
+        fitted = Chain((from_dict(held),))
+        if (rule := fitted.cascade) is not None:
+            return Pooling(fitted.averaged(), rule=rule)
+        return Pooling(fitted, running=fitted_for(fitted)[0] is None)
     pools = {row.name: row for row in methods("pool") if "simplex" in row.laws}
     if not isinstance(held, str) or held not in pools:
         raise DataError(f"the file's pool is {held!r}; answers are probabilities of classes: {', '.join(pools)}")

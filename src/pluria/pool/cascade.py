@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pluria.core.weights import spread_weights
-from pluria.pool.cascade_scores import MEANS, SCORES, Asked
+from pluria.pool.cascade_scores import MEANS, SCORES, Seen
 from pluria.pool.rows import check_classes, check_members
 
 Window = tuple[float | None, float | None]
@@ -126,7 +126,7 @@ class Cascade:
         left = spread.sum(0) - own.sum(0) if len(done) < self.members else torch.zeros_like(own[0])
         if not bool((own.sum(0) > 0).all()):
             raise ValueError(f"members {list(done)} have no weight, so stage {stage + 1} has no answer to judge")
-        return SCORES[self.score](Asked(outputs[list(done)], own, left, len(done) - len(self.stages[stage]), self.pool))
+        return SCORES[self.score](Seen(outputs[list(done)], own, left, len(done) - len(self.stages[stage]), self.pool))
 
     def spent(self, asked: Tensor) -> Spent:
         """What was asked, bool `[K, N]`, as means over the examples."""

@@ -31,7 +31,7 @@ MEANS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Seen:
     """Outputs `[k, n, C]` of the members asked so far, in their order, with weights `[k, n]`.
 
     `left` `[n]` is the weight of the members not asked yet; `before` says how many were asked before the last stage.
@@ -48,26 +48,26 @@ class Asked:
         return MEANS[self.pool](self.outputs[:members].to(torch.float64), self.weights[:members])
 
 
-Score = Callable[[Asked], Tensor]
+Score = Callable[[Seen], Tensor]
 """What was asked so far to an uncertainty, float64 `[n]`."""
 
 
-def _energy(asked: Asked) -> Tensor:
-    free = asked.outputs.to(torch.float64).logsumexp(-1)
-    return -torch.where(asked.weights > 0, asked.weights * free, 0.0).sum(0) / asked.weights.sum(0)
+def _energy(seen: Seen) -> Tensor:
+    free = seen.outputs.to(torch.float64).logsumexp(-1)
+    return -torch.where(seen.weights > 0, seen.weights * free, 0.0).sum(0) / seen.weights.sum(0)
 
 
-def _settled(asked: Asked) -> Tensor:
-    two = asked.answer().exp().topk(2, -1).values
-    return 1 - (two[:, 0] - two[:, 1]) * asked.weights.sum(0) / asked.left
+def _settled(seen: Seen) -> Tensor:
+    two = seen.answer().exp().topk(2, -1).values
+    return 1 - (two[:, 0] - two[:, 1]) * seen.weights.sum(0) / seen.left
 
 
-def _movement(asked: Asked) -> Tensor:
-    now = asked.answer().exp()
-    if asked.before == 0:
+def _movement(seen: Seen) -> Tensor:
+    now = seen.answer().exp()
+    if seen.before == 0:
         return torch.full_like(now[:, 0], torch.inf)
     choice = now.argmax(-1, keepdim=True)
-    return (_lead(now, choice) - _lead(asked.answer(asked.before).exp(), choice)).abs()
+    return (_lead(now, choice) - _lead(seen.answer(seen.before).exp(), choice)).abs()
 
 
 def _lead(probabilities: Tensor, choice: Tensor) -> Tensor:
@@ -77,8 +77,8 @@ def _lead(probabilities: Tensor, choice: Tensor) -> Tensor:
 
 
 SCORES: dict[str, Score] = {
-    "max_probability": lambda asked: uncertainty.max_probability(asked.answer()),
-    "entropy": lambda asked: uncertainty.entropy(asked.answer()),
+    "max_probability": lambda seen: uncertainty.max_probability(seen.answer()),
+    "entropy": lambda seen: uncertainty.entropy(seen.answer()),
     "energy": _energy,
     "settled": _settled,
     "movement": _movement,

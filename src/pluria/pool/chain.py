@@ -6,6 +6,8 @@ A step is the name of a pool that fits nothing, or something fitted. The ensembl
 takes weights and has none of its own.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -67,3 +69,16 @@ class Chain:
             else:
                 outputs = step(outputs)
         return outputs
+
+    @property
+    def cascade(self) -> Cascade | None:
+        """The cascade that the chain begins with, which says what members need not be asked; None where it has none."""
+        first = self.steps[0]
+        return first.cascade if isinstance(first, Chain) else first if isinstance(first, Cascade) else None
+
+    def averaged(self) -> Chain:
+        """The same with the cascade's mean in place of the cascade: weights `[K, N]` say who was asked."""
+        first, *others = self.steps
+        if isinstance(first, Chain):
+            return Chain((first.averaged(), *others))
+        return Chain((first.pool if isinstance(first, Cascade) else first, *others))

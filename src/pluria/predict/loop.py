@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,12 @@ class Block:
 def identity(inputs: Any) -> Any:
     """The view that changes nothing."""
     return inputs
+
+
+class Runner(Protocol):
+    """Blocks of some members' outputs, or of all, on any batches."""
+
+    def __call__(self, batches: Batches, members: Sequence[int] | None = None) -> Iterator[Block]: ...
 
 
 def predict(
@@ -88,11 +94,12 @@ def runner(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     channels_last: bool = False,
-) -> Callable[[Batches], Iterator[Block]]:
+) -> Runner:
     """`predict` without its batches: the working copy is made once and serves as many batches as are asked for.
 
-    Arguments and errors are those of `predict`. Batches may change between two members: whoever asks for them again
-    gets what they hold by then. One thread at a time.
+    Arguments and errors are those of `predict`. It takes batches and, where not all are wanted, numbers of members.
+    Batches may change between two members: whoever asks for them again gets what they hold by then. One thread at a
+    time.
     """
     if block < 1 or not views:
         raise ValueError(f"a block has one member or more and there is at least one view; got {block} and {len(views)}")
@@ -103,7 +110,12 @@ def runner(
     twin = working_copy(model, device=where, dtype=dtype, channels_last=channels_last)
     run = (_one_by_one if backend == "loop" else side_by_side)(twin, ensemble)
     to = (where, dtype or _dtype(twin))
-    return lambda batches: _blocks(run, ensemble.members, batches, inputs, output, class_axis, views, block, to)
+
+    def some(batches: Batches, members: Sequence[int] | None = None) -> Iterator[Block]:
+        chosen = ensemble.members if members is None else tuple(members)
+        return _blocks(run, chosen, batches, inputs, output, class_axis, views, block, to)
+
+    return some
 
 
 Run = Callable[[Sequence[int], Sequence[Any], Callable[[Any], Tensor]], Tensor]

@@ -1,4 +1,4 @@
-"""Figures of predictions in a file: outputs `[K, N, C]`, targets `[N]` and the members' weights."""
+"""Figures of predictions in a file: outputs `[K, N, C]`, targets `[N]`, the members' weights, and who was asked."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pluria.core.errors import DataError
 from pluria.recipe.measure import diversity, scores
 from pluria.recipe.outputs import Outputs
 from pluria.recipe.pools import answer, best_pool, calibrated
+from pluria.zoo.dataset import IGNORED
 
 
 def scored(file: Path) -> dict[str, Any]:
@@ -25,13 +26,17 @@ def scored(file: Path) -> dict[str, Any]:
     held = _read(file)
     outputs, y = held["outputs"], held["targets"]
     weights = held.get("weights", torch.ones(len(outputs), dtype=torch.float64))
+    asked = held.get("asked")
+    if asked is not None:
+        weights = weights[:, None] * asked
     order = y.argsort(stable=True) if y.ndim == 1 else torch.arange(len(y))
     try:
         halves = [order[start::2].sort().values for start in (0, 1)]
-        calibration, figures = (Outputs.of(outputs[:, rows], y[rows], weights) for rows in halves)
+        calibration, figures = (Outputs.of(outputs[:, rows], y[rows], _of_rows(weights, y, rows)) for rows in halves)
         fitted = answer(best_pool([calibrated(calibration)]), calibration)
         return {
             "members": len(weights),
+            "asked": None if asked is None else float(asked[:, halves[1]].double().sum(0).mean()),
             "rows": {"calibration": len(calibration.y), "figures": len(figures.y)},
             "temperature": fitted.temperature.value,
             "pool": fitted.pool,
@@ -41,6 +46,11 @@ def scored(file: Path) -> dict[str, Any]:
         }
     except (ValueError, TypeError) as error:
         raise DataError(f"{file}: {error}") from None
+
+
+def _of_rows(weights: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+    """Weights `[K]`, or those `[K, N]` of some rows without the ignored ones."""
+    return weights if weights.ndim == 1 else weights[:, rows][:, y[rows] != IGNORED]
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -54,6 +64,9 @@ def _read(file: Path) -> dict[str, Tensor]:
     if outputs.ndim < 3 or outputs.shape[1:-1] != y.shape:
         shapes = f"{list(outputs.shape)} and {list(y.shape)}"
         raise DataError(f"{file}: outputs and targets have the shapes {shapes}; wanted [K, N, ..., C] and [N, ...]")
+    asked = held.get("asked")
+    if asked is not None and (asked.dtype != torch.bool or asked.shape != outputs.shape[:2] or y.ndim > 1):
+        raise DataError(f"{file}: who was asked is bool [K, N], of outputs [K, N, C]; got {list(asked.shape)}")
     if len(y) < 2:
         raise DataError(f"{file} has {len(y)} row; one half is calibrated on, so two are needed")
     return held

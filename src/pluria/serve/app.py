@@ -51,6 +51,7 @@ class Service:
             "members": len(self.panel.weights),
             "weights": self.panel.weights.tolist(),
             "stops_early": self.panel.pooling.running,
+            "cascade": None if self.panel.pooling.rule is None else self.panel.pooling.rule.explain(),
             "limits": {"body": self.limits.body, "examples": self.limits.batch, "seconds": self.limits.answer},
         }
 

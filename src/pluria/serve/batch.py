@@ -1,6 +1,7 @@
 """One batch of requests: members run one after the other, and each request is told as soon as it has its answer.
 
-An example whose answer no longer changes (by its request's rule) leaves the batch; the others go on without it.
+An example leaves the batch when the cascade of the file asks no more of it, or when its answer no longer changes by its
+request's rule; the others go on without it.
 """
 
 from __future__ import annotations
@@ -50,14 +51,18 @@ class Batch:
         self.seen = torch.zeros(rows, dtype=torch.int64)
         self.active = torch.ones(rows, dtype=torch.bool)
         self.done, self.history = 0, list[Tensor]()
+        self.order = list(panel.order)
+        stages = panel.pooling.rule.stages if panel.pooling.rule else ()
+        self.ends = {sum(map(len, stages[: stage + 1])): stage for stage in range(len(stages) - 1)}
 
     def __iter__(self) -> Iterator[Tensor]:
         yield self.inputs if bool(self.active.all()) else self.inputs[self.active]
 
     def add(self, outputs: Tensor) -> None:
         """The outputs of the next member on the examples that it met."""
-        self.outputs[self.done, self.active] = outputs
-        self.weights[self.done, self.active] = self.panel.weights[self.done]
+        member = self.order[self.done]
+        self.outputs[member, self.active] = outputs
+        self.weights[member, self.active] = self.panel.weights[member]
         self.seen += self.active
         self.done += 1
 
@@ -66,16 +71,33 @@ class Batch:
         """Whether all members have been run."""
         return self.done == len(self.panel.weights)
 
+    @property
+    def seen_members(self) -> list[int]:
+        """The members that have been run, in their order."""
+        return self.order[: self.done]
+
     def watch(self) -> None:
         """Close the examples whose answer no longer changes, and those that nobody waits for."""
         for places in self.open:
             if places.job.dropped:
                 self.active[places.rows] = False
+        if not self.last:
+            self._gate()
+            self._still()
+
+    def _gate(self) -> None:
+        """After a stage of a cascade, close the examples that the next stage is not asked for."""
+        rule, at = self.panel.pooling.rule, self.active.nonzero()[:, 0]
+        if rule is not None and self.done in self.ends and len(at):
+            self.active[at] = rule.goes_on(self.ends[self.done], self.outputs[:, at], self.panel.weights)
+
+    def _still(self) -> None:
+        """Close the examples whose answer stands still, by the rule of their request."""
         # A first member of weight zero has no say, so there is no answer yet.
-        if self.last or not self.ruled or not bool(self.panel.weights[: self.done].any()):
+        if not self.ruled or not bool(self.panel.weights[self.seen_members].any()):
             return
         at = torch.cat([torch.arange(places.rows.start, places.rows.stop) for places in self.ruled])
-        found = self.panel.pooling(self.outputs[: self.done, at], self.weights[: self.done, at])
+        found = self.panel.pooling(self.outputs[self.seen_members][:, at], self.weights[self.seen_members][:, at])
         self.history.append(found.double().exp())
         start = 0
         for places in self.ruled:
@@ -100,7 +122,7 @@ class Batch:
 
     def _answers(self) -> Answers:
         pooling = self.panel.pooling
-        return answers(pooling, self.outputs[: self.done], self.weights[: self.done], self.seen)
+        return answers(pooling, self.outputs[self.seen_members], self.weights[self.seen_members], self.seen)
 
     def _tell(self, places: _Places, whole: Answers, finished: bool) -> None:
         records = whole.records(places.rows, self.panel.classes, members=places.job.members)

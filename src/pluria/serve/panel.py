@@ -1,6 +1,8 @@
 """The members that answer together, made ready once, and how their outputs become one answer.
 
 outputs [K, n, C] ── pool, with all that follows it ──▶ log p [n, C]
+
+A file may hold a cascade: then its rule says who is asked next, and its pool is the mean of those that were.
 """
 
 from __future__ import annotations
@@ -9,24 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pluria.core.ensemble import Ensemble
 from pluria.core.errors import DataError
-from pluria.pool import mean_probability
-from pluria.predict import Batches, Block, View, identity, runner
+from pluria.pool import Cascade, mean_probability
+from pluria.predict import Batches, Part, Runner, runner
 
 Pool = Callable[[Tensor, Tensor], Tensor]
 """(outputs `[k, n, C]`, weights `[k, n]`) -> log-probabilities `[n, C]`."""
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Members of one network, and the views that they see."""
-
-    model: nn.Module
-    ensemble: Ensemble
-    views: Sequence[View] = (identity,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +26,12 @@ class Pooling:
     """How members become one answer, and whether some of the members have an answer too.
 
     A pool that was fitted for all members has `running=False`: it gives no running answer and stops nothing early.
+    `rule` says which examples each stage of members is asked for; None: all are.
     """
 
     pool: Pool = mean_probability
     running: bool = True
+    rule: Cascade | None = None
 
     def __call__(self, outputs: Tensor, weights: Tensor) -> Tensor:
         """Log-probabilities `[n, C]` of outputs `[k, n, C]` with weights `[k, n]`."""
@@ -46,17 +40,27 @@ class Pooling:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Members that are ready to run: one working copy for each network, weights float64 `[K]`, names of the classes."""
+    """Members that are ready to run: one working copy for each network, weights float64 `[K]`, names of the classes.
 
-    runs: tuple[Callable[[Batches], Iterator[Block]], ...]
+    `places` says of each member which run has it, and its number there.
+    """
+
+    runs: tuple[Runner, ...]
+    places: tuple[tuple[int, int], ...]
     weights: Tensor
     classes: tuple[str, ...]
     pooling: Pooling = Pooling()
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The members 0..K-1 in the order in which they are asked."""
+        rule = self.pooling.rule
+        return tuple(range(len(self.weights))) if rule is None else sum(rule.stages, ())
+
     def members(self, batches: Batches) -> Iterator[Tensor]:
-        """Outputs `[n, C]` of one member after the other on what `batches` holds by then."""
-        for run in self.runs:
-            for block in run(batches):
+        """Outputs `[n, C]` of one member after the other, in that order, on what `batches` holds by then."""
+        for run, number in (self.places[member] for member in self.order):
+            for block in self.runs[run](batches, [number]):
                 yield block.outputs[0]
 
 
@@ -87,9 +91,19 @@ def panel(
     names = tuple(map(str, range(*counts))) if classes is None else tuple(classes)
     if {len(names)} != counts:
         raise DataError(f"the network tells {counts.pop()} classes apart, and the file names {len(names)}")
-    made = Panel(tuple(runs), weights, names, pooling or Pooling())
+    places = tuple((run, number) for run, part in enumerate(parts) for number in part.ensemble.members)
+    made = Panel(tuple(runs), places, weights, names, pooling or Pooling())
+    _check_rule(made)
     _check_answer(made, torch.stack(list(made.members([zeros]))))
     return made
+
+
+def _check_rule(panel: Panel) -> None:
+    """Raise DataError where the rule is for other members or classes."""
+    rule, here = panel.pooling.rule, (len(panel.weights), len(panel.classes))
+    if rule is not None and (rule.members, rule.classes) != here:
+        wanted = f"{rule.members} members and {rule.classes} classes"
+        raise DataError(f"the cascade of the file was fitted for {wanted}; here are {here[0]} and {here[1]}")
 
 
 def _check_answer(panel: Panel, outputs: Tensor) -> None:
@@ -104,7 +118,7 @@ def _check_answer(panel: Panel, outputs: Tensor) -> None:
         raise DataError("the pool gives no probabilities of classes [N, C]; answers are made of those")
 
 
-def _classes(run: Callable[[Batches], Iterator[Block]], inputs: Tensor) -> int:
+def _classes(run: Runner, inputs: Tensor) -> int:
     """How many classes a network tells apart; all members are run, so that nothing is left to the first request."""
     try:
         outputs = [block.outputs for block in run([inputs])][-1]

@@ -85,6 +85,11 @@ def squares(params: Params) -> float:
     return float(sum(value.square().sum() for value in params.values() if value.is_floating_point()))
 
 
+def slope(params: Params) -> tuple[float, Params]:
+    """`squares` with its gradient."""
+    return squares(params), {name: 2 * value for name, value in params.items() if value.is_floating_point()}
+
+
 def halfway(params: Params) -> float:
     """A loss that is least halfway between the first two members of the laws, whose scales are -.95 and -.23."""
     return abs(float(params["scale"]) + 0.59)
@@ -115,6 +120,14 @@ MERGES: dict[str, Callable[[Callable[..., Any]], Merge]] = {
     "della": lambda f: lambda ensemble, base: leafwise(ensemble, f(), base=base),
     "breadcrumbs": lambda f: lambda ensemble, base: leafwise(ensemble, f(), base=base),
     "sce": lambda f: lambda ensemble, base: leafwise(ensemble, f(), base=base),
+    "bang": lambda f: lambda e, base: leafwise(e, f(flat(e).norm(dim=1), ["a.weight", "a.bias"])),
+    "learned_soup": lambda f: lambda ensemble, base: f(ensemble, slope, steps=10),
+    "soft_merge": lambda f: lambda ensemble, base: f(ensemble, slope, steps=10),
+    "manifold_mixing": lambda f: lambda ensemble, base: f(ensemble, squares, slope, steps=3),
+    "evolved_soup": lambda f: lambda ensemble, base: f(ensemble, squares, generations=1),
+    "amortised": lambda f: lambda ensemble, base: f(ensemble),
+    "sparse_soup": lambda f: lambda ensemble, base: leafwise(ensemble, f()),
+    "instant_soup": lambda f: lambda ensemble, base: leafwise(ensemble, f(), base=base),
 }
 """How a merge is called: (ensemble, base) -> params. A leafwise method gives a rule, others take the ensemble."""
 

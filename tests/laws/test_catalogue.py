@@ -69,6 +69,12 @@ NO_METHODS = {
         "leafwise": "applies a rule",
         "greedy_weights": "says which members a soup takes",
         "pruned_weights": "says which members a soup keeps",
+        "combined": "applies coefficients",
+        "contingency": "a report",
+        "fit_coordinates": "fits coefficients for methods",
+        "logit_scales": "a report",
+        "objective_of": "makes a loss with its gradient",
+        "soft_gates": "says which gates are open",
     },
     "align": {
         "has_batch_norm": "a question",

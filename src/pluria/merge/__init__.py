@@ -1,19 +1,29 @@
 """merge: many models into one, tensor by tensor."""
 
+from pluria.merge.amortised import amortised
+from pluria.merge.bang import bang, contingency, logit_scales
 from pluria.merge.breadcrumbs import breadcrumbs
+from pluria.merge.coordinates import combined, fit_coordinates
 from pluria.merge.dare import dare
 from pluria.merge.della import della
+from pluria.merge.evolved import evolved_soup
 from pluria.merge.gossip import mix
 from pluria.merge.greedy import greedy_soup, greedy_weights
+from pluria.merge.instant import instant_soup
 from pluria.merge.leafwise import leafwise
+from pluria.merge.learned import learned_soup
 from pluria.merge.linear import linear
 from pluria.merge.magnitude import Largest, largest
+from pluria.merge.manifold import manifold_mixing
+from pluria.merge.objective import objective_of
 from pluria.merge.order import median, trimmed
 from pluria.merge.pruned import pruned_soup, pruned_weights
 from pluria.merge.radin import radin_soup
 from pluria.merge.rule import BLOCK, Pass, Piece, Rule, Rules
 from pluria.merge.sce import sce
 from pluria.merge.slerp import slerp
+from pluria.merge.soft import soft_gates, soft_merge
+from pluria.merge.sparse import sparse_soup
 from pluria.merge.stock import model_stock
 from pluria.merge.task import task_arithmetic
 from pluria.merge.ties import ties
@@ -27,23 +37,37 @@ __all__ = [
     "Piece",
     "Rule",
     "Rules",
+    "amortised",
+    "bang",
     "breadcrumbs",
+    "combined",
+    "contingency",
     "corrected_mean",
     "dare",
     "della",
+    "evolved_soup",
+    "fit_coordinates",
     "greedy_soup",
     "greedy_weights",
+    "instant_soup",
     "largest",
     "leafwise",
+    "learned_soup",
     "linear",
+    "logit_scales",
+    "manifold_mixing",
     "median",
     "mix",
     "model_stock",
+    "objective_of",
     "pruned_soup",
     "pruned_weights",
     "radin_soup",
     "sce",
     "slerp",
+    "soft_gates",
+    "soft_merge",
+    "sparse_soup",
     "task_arithmetic",
     "ties",
     "trimmed",

@@ -9,6 +9,10 @@ SUMS = {"single": "task vectors are scaled", "copies": "task vectors are summed"
 DROPPED = dict.fromkeys(("single", "copies", "double"), "most of a task vector is dropped")
 TRIMMED = dict.fromkeys(("single", "copies"), "most of a task vector is trimmed")
 
+FITTED = "coefficients are fitted for each member"
+PLACED = "what is drawn goes by the member's position"
+PRUNES = "members say what is pruned of the base"
+
 MERGE: tuple[Method, ...] = (
     Method("linear", "merge", "pluria.merge.linear:linear", "weighted mean of the members", "nothing", MERGE_LAWS, {},
            "pluria.merge.linear:linear"),
@@ -45,4 +49,21 @@ MERGE: tuple[Method, ...] = (
            "pluria.merge.breadcrumbs:breadcrumbs"),
     Method("sce", "merge", "pluria.merge.sce:sce", "task vectors where they differ, counted by energy", "a base",
            MERGE_LAWS, {}, "pluria.merge.sce:sce"),
+    Method("bang", "merge", "pluria.merge.bang:bang", "the mean with the last layers' scales matched",
+           "outputs of the members", MERGE_LAWS),
+    Method("learned_soup", "merge", "pluria.merge.learned:learned_soup", "shares of each tensor fitted by gradient",
+           "a loss with its gradient", MERGE_LAWS),
+    Method("soft_merge", "merge", "pluria.merge.soft:soft_merge", "gates that can close, fitted by gradient",
+           "a loss with its gradient", ("single", "copies"), {"order": PLACED, "double": FITTED}),
+    Method("manifold_mixing", "merge", "pluria.merge.manifold:manifold_mixing",
+           "greedy soup with a fitted share for each part", "a loss, and one with its gradient",
+           ("single", "copies", "order"), {"double": FITTED}),
+    Method("evolved_soup", "merge", "pluria.merge.evolved:evolved_soup", "coefficients searched by evolution",
+           "a loss", ("single", "copies"), {"order": PLACED, "double": FITTED}),
+    Method("amortised", "merge", "pluria.merge.amortised:amortised", "any optimiser, drawn to one member after another",
+           "nothing", MERGE_LAWS),
+    Method("sparse_soup", "merge", "pluria.merge.sparse:sparse_soup", "mean of members that share their zeros",
+           "nothing", MERGE_LAWS, {}, "pluria.merge.sparse:sparse_soup"),
+    Method("instant_soup", "merge", "pluria.merge.instant:instant_soup", "the base pruned by the members' masks united",
+           "a base", ("order", "double"), {"single": PRUNES, "copies": PRUNES}, "pluria.merge.instant:instant_soup"),
 )  # fmt: skip

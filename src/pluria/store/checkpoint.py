@@ -10,7 +10,7 @@ import os
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from pluria.core.params import check_finite, memory
 from pluria.store.quantised import refuse_configured, refuse_quantised
 from pluria.store.tensors import opened, read_tensor
 from pluria.store.unpickle import is_torch_file, read_torch
+
+T = TypeVar("T")
 
 LEVELS = ("state_dict", "model_state_dict", "model", "state_dict_ema")
 """Where a training run keeps the tensors among its other state; the first that is there is taken."""
@@ -57,9 +59,15 @@ def read_checkpoint(path: str | os.PathLike[str], *, level: str | None = None, m
     found = _shards(place, mapped) if place.name.endswith(".index.json") else _file(place, mapped)
     entries = _unwrapped(found, level, place, notes)
     refuse_quantised(entries, what=str(path))
-    params = _tied(_stripped(_tensors(entries, place, notes), notes))
+    params = _tied(stripped(_tensors(entries, place, notes), notes))
     check_finite(params, what=str(path))
     return Checkpoint(params, tuple(notes))
+
+
+def entries_of(file: Path, *, level: str | None = None, mapped: bool = False) -> dict[str, Tensor]:
+    """The tensors of one torch file, inside the level that holds them, unchecked; names are as they stand there."""
+    notes: list[str] = []
+    return _tensors(_unwrapped(_file(file, mapped), level, file, notes), file, notes)
 
 
 def _file(path: Path, mapped: bool) -> Mapping[str, Any]:
@@ -150,7 +158,8 @@ def _tensors(entries: Mapping[str, Any], path: Path, notes: list[str]) -> dict[s
     return params
 
 
-def _stripped(params: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
+def stripped(params: dict[str, T], notes: list[str]) -> dict[str, T]:
+    """Without the prefixes that all names have; `notes` is told."""
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in params)), None):
         notes.append(f"took the prefix {prefix!r} off every name")
         params = {name.removeprefix(prefix): value for name, value in params.items()}

@@ -7,11 +7,10 @@ Shards are those of the source where the names are the source's; otherwise tenso
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,16 +19,8 @@ from torch import Tensor
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import CheckpointError
 from pluria.store.outline import outline_in
+from pluria.store.shards import SHARD, beside, dealt, safe, take_place, write_index
 from pluria.store.tensors import write_made
-
-SHARD = 5_000_000_000
-"""Bytes in a shard, where the source had none or others."""
-
-WHOLE = "model.safetensors"
-COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".py")
-"""Suffixes of what goes along: configurations, tokenizers, templates, and the code of networks that bring their own."""
-
-NAMED = ("LICENSE", "NOTICE")
 
 
 def export_folder(
@@ -59,13 +50,12 @@ def export_folder(
     temporary = place.parent / f".pluria-{secrets.token_hex(8)}.tmp"
     temporary.mkdir(parents=True)
     try:
-        for file, names in files.items():
-            _write(ensemble, member, temporary / file, names)
-        if len(files) > 1:
-            _index(ensemble, files, temporary / f"{WHOLE}.index.json")
-        for beside in _beside(origin):
-            shutil.copy(beside, temporary / beside.name)
-        _take_place(temporary, place)
+        for own, names in files.items():
+            _write(ensemble, member, temporary / own, names)
+        write_index(temporary, files, {name: _size(ensemble, name) for names in files.values() for name in names})
+        for file in beside(origin):
+            shutil.copy(file, temporary / file.name)
+        take_place(temporary, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Path(folder)
@@ -100,38 +90,14 @@ def _files(ensemble: Ensemble, origin: Path, shard: int) -> dict[str, list[str]]
         )
     kept = {id(families[name]) for name in known if name in families}
     if all(id(family) in kept for family in families.values()):
-        shards = {_safe(file): [name for name in names if name in families] for file, names in theirs.items()}
+        shards = {safe(file): [name for name in names if name in families] for file, names in theirs.items()}
         if len(shards) > 1:
             return {file: names for file, names in shards.items() if names}
-        return _dealt(ensemble, next(iter(shards.values())), shard)
+        return dealt({name: _size(ensemble, name) for name in next(iter(shards.values()))}, shard)
     # The library calls some tensors by other names in memory than in files, and reads both.
     first = {id(family): name for name, family in reversed(list(families.items()))}
-    return _dealt(ensemble, [name for name, family in families.items() if first[id(family)] == name], shard)
-
-
-def _safe(file: str) -> str:
-    """The name of a safetensors file in place of a torch file's."""
-    return (
-        file
-        if file.endswith(".safetensors")
-        else file.replace("pytorch_model", "model").replace(".bin", ".safetensors")
-    )
-
-
-def _dealt(ensemble: Ensemble, names: Sequence[str], shard: int) -> dict[str, list[str]]:
-    """Names in files of at most `shard` bytes, or of one tensor."""
-    parts: list[list[str]] = [[]]
-    held = 0
-    for name in names:
-        size = _size(ensemble, name)
-        if parts[-1] and held + size > shard:
-            parts.append([])
-            held = 0
-        parts[-1].append(name)
-        held += size
-    if len(parts) == 1:
-        return {WHOLE: parts[0]}
-    return {f"model-{i:05d}-of-{len(parts):05d}.safetensors": part for i, part in enumerate(parts, 1)}
+    own = [name for name, family in families.items() if first[id(family)] == name]
+    return dealt({name: _size(ensemble, name) for name in own}, shard)
 
 
 def _size(ensemble: Ensemble, name: str) -> int:
@@ -149,34 +115,3 @@ def _write(ensemble: Ensemble, member: int, file: Path, names: Sequence[str]) ->
         return out
 
     write_made(file, {name: outline[name] for name in names}, make, {"format": "pt"})
-
-
-def _index(ensemble: Ensemble, files: Mapping[str, Sequence[str]], path: Path) -> None:
-    places = {name: file for file, names in files.items() for name in names}
-    total = sum(_size(ensemble, name) for name in places)
-    held = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-    path.write_text(json.dumps(held, indent=2) + "\n", encoding="utf-8")
-
-
-def _beside(origin: Path) -> list[Path]:
-    """Files of the source that go along."""
-    files = sorted(entry for entry in origin.iterdir() if entry.is_file())
-    return [
-        file
-        for file in files
-        if not file.name.endswith(".index.json") and (file.suffix in COPIED or file.name.startswith(NAMED))
-    ]
-
-
-def _take_place(temporary: Path, place: Path) -> None:
-    """Put a finished folder where it belongs; an old one is moved out of the way first, and then removed."""
-    old = temporary.with_suffix(".old")
-    if place.is_dir():
-        os.replace(place, old)
-    try:
-        os.replace(temporary, place)
-    except OSError:
-        if old.is_dir():
-            os.replace(old, place)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,10 +59,9 @@ def write_made(
 ) -> None:
     """Write a safetensors file whose tensors `make` gives one at a time; `outline` has their dtypes and shapes."""
     order = sorted(outline, key=lambda name: (-outline[name].element_size(), name))
-    header = _header([(name, outline[name]) for name in order], texts)
+    head = header([(name, outline[name]) for name in order], texts)
     with replacing(path) as file:
-        file.write(len(header).to_bytes(8, "little"))
-        file.write(header)
+        file.write(head)
         for name in order:
             file.write(raw(make(name)))
 
@@ -115,17 +114,19 @@ def dtype_name(name: str, tensor: Tensor) -> str:
     return DTYPES[tensor.dtype]
 
 
-def _header(tensors: list[tuple[str, Tensor]], texts: Mapping[str, str]) -> bytes:
+def header(tensors: Sequence[tuple[str, Tensor]], texts: Mapping[str, str]) -> bytes:
+    """The bytes before the tensors: the header, padded, and its length; shapes and dtypes are all that is looked at."""
     entries: dict[str, Any] = {"__metadata__": dict(texts)}
     start = 0
     for name, tensor in tensors:
         stop = start + tensor.numel() * tensor.element_size()
         entries[name] = {"dtype": dtype_name(name, tensor), "shape": list(tensor.shape), "data_offsets": [start, stop]}
         start = stop
-    header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    if len(header) > LONGEST:
-        raise ValueError(f"the header would take {len(header)} bytes and no reader takes more than {LONGEST}")
-    return header + b" " * (-len(header) % 8)
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(text) > LONGEST:
+        raise ValueError(f"the header would take {len(text)} bytes and no reader takes more than {LONGEST}")
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _reason(path: str | os.PathLike[str], problem: str) -> str:

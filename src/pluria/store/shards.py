@@ -1,0 +1,75 @@
+"""A Hugging Face folder as it is written: which tensor is in which file, what lies beside, how it takes its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+SHARD = 5_000_000_000
+"""Bytes in a shard, where the source had none or others."""
+
+WHOLE = "model.safetensors"
+COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".py")
+"""Suffixes of what goes along: configurations, tokenizers, templates, and the code of networks that bring their own."""
+
+NAMED = ("LICENSE", "NOTICE")
+
+
+def safe(file: str) -> str:
+    """The name of a safetensors file in place of a torch file's."""
+    return (
+        file
+        if file.endswith(".safetensors")
+        else file.replace("pytorch_model", "model").replace(".bin", ".safetensors")
+    )
+
+
+def dealt(sizes: Mapping[str, int], shard: int) -> dict[str, list[str]]:
+    """Names in files of at most `shard` bytes, or of one tensor; `sizes` are bytes by name, in order."""
+    parts: list[list[str]] = [[]]
+    held = 0
+    for name, size in sizes.items():
+        if parts[-1] and held + size > shard:
+            parts.append([])
+            held = 0
+        parts[-1].append(name)
+        held += size
+    if len(parts) == 1:
+        return {WHOLE: parts[0]}
+    return {f"model-{i:05d}-of-{len(parts):05d}.safetensors": part for i, part in enumerate(parts, 1)}
+
+
+def write_index(folder: Path, files: Mapping[str, Sequence[str]], sizes: Mapping[str, int]) -> None:
+    """The index of several files; one file needs none."""
+    if len(files) > 1:
+        places = {name: file for file, names in files.items() for name in names}
+        total = sum(sizes[name] for name in places)
+        held = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+        (folder / f"{WHOLE}.index.json").write_text(json.dumps(held, indent=2) + "\n", encoding="utf-8")
+
+
+def beside(origin: Path) -> list[Path]:
+    """Files of a Hugging Face folder that go along with other tensors."""
+    files = sorted(entry for entry in origin.iterdir() if entry.is_file())
+    return [
+        file
+        for file in files
+        if not file.name.endswith(".index.json") and (file.suffix in COPIED or file.name.startswith(NAMED))
+    ]
+
+
+def take_place(temporary: Path, place: Path) -> None:
+    """Put a finished folder where it belongs; an old one is moved out of the way first, and then removed."""
+    old = temporary.with_suffix(".old")
+    if place.is_dir():
+        os.replace(place, old)
+    try:
+        os.replace(temporary, place)
+    except OSError:
+        if old.is_dir():
+            os.replace(old, place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

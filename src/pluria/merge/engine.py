@@ -134,14 +134,18 @@ def _numbered(leaves: Iterable[Leaf], chunk: int) -> Iterator[tuple[str, Chunks]
         yield leaf.name, [spans[i : i + chunk] for i in range(0, len(spans), chunk)]
 
 
+def longest(leaf: Leaf) -> int:
+    """Elements of the pieces of a tensor; the last may have less."""
+    count = max(leaf.shape.numel(), 1)
+    if leaf.rule.pieces == "tensor":
+        return count
+    row = row_length(leaf.shape) if leaf.rule.pieces == "row" else 1
+    return row * max(BLOCK // row, 1)
+
+
 def _ends(leaf: Leaf) -> list[tuple[int, int]]:
     """Where the pieces of a tensor start and stop."""
-    count, size = leaf.shape.numel(), BLOCK
-    if leaf.rule.pieces == "tensor":
-        size = max(count, 1)
-    elif leaf.rule.pieces == "row":
-        row = row_length(leaf.shape)
-        size = row * max(BLOCK // row, 1)
+    count, size = leaf.shape.numel(), longest(leaf)
     return [(start, min(start + size, count)) for start in range(0, count, size)]
 
 

@@ -30,5 +30,6 @@ def linear() -> Rule:
 def _mean(piece: Piece, _: Any) -> Tensor:
     total = piece.values[0].mul_(float(piece.weights[0]))
     for values, weight in zip(piece.values[1:], piece.weights[1:].tolist(), strict=True):
-        total.add_(values, alpha=weight)
+        # Product, then sum: a fused step rounds otherwise at the end of a run than inside it.
+        total.add_(values.mul_(weight))
     return total

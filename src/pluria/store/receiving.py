@@ -66,7 +66,7 @@ class Receiver:
         if sum(self.sizes[each] for each in self.waiting) >= COMMIT:
             self._commit()
 
-    def rename(self, texts: Mapping[str, Mapping[str, str]], files: Files) -> None:
+    def retell(self, texts: Mapping[str, Mapping[str, str]], files: Files) -> None:
         """Give files other texts in their headers, of the same length."""
         for file, own in texts.items():
             handle, head = self.heads[file]

@@ -33,7 +33,7 @@ class Streamed:
     outline shapes and dtypes, in the order in which the files have them
     label   what it is called in messages, its path
     files   everything it is read from
-    ties    further names of a tensor to its first name; they are not in the outline
+    ties    further names of a tensor to its first name
     """
 
     label: str
@@ -96,10 +96,9 @@ def _source(path: Path, level: str | None, stack: contextlib.ExitStack) -> Strea
     refuse_quantised(outline, what=str(path))
     first: dict[Any, str] = {}
     ties = {n: first.setdefault(memory(p) if isinstance(p, Tensor) else n, n) for n, (_, p) in named.items()}
-    own = {name: value for name, value in outline.items() if ties[name] == name}
-    places = {name: named[name][1] for name in own}
+    places = {name: place for name, (_, place) in named.items()}
     index = (place,) if wanted is not None else ()
-    return Streamed(str(path), own, (*index, *files), {n: to for n, to in ties.items() if n != to}, places)
+    return Streamed(str(path), outline, (*index, *files), {n: to for n, to in ties.items() if n != to}, places)
 
 
 def _torch(file: Path, level: str | None) -> dict[str, tuple[Tensor, Tensor]]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pluria.pool.temperature import fit_temperature
     from pluria.predict.gather import gather
     from pluria.recipe.choose import choose
+    from pluria.recipe.merging.files import Merge, merge_files
     from pluria.report.compare import Comparison, compare
     from pluria.sample.choose import choose_format
     from pluria.sample.compensated import compensated, gptq
@@ -59,6 +60,7 @@ _WHERE = {
     "pool.temperature": ("fit_temperature",),
     "predict.gather": ("gather",),
     "recipe.choose": ("choose",),
+    "recipe.merging.files": ("Merge", "merge_files"),
     "report.compare": ("Comparison", "compare"),
     "sample.choose": ("choose_format",),
     "sample.compensated": ("compensated", "gptq"),
@@ -103,6 +105,7 @@ __all__ = [
     "EnsembleModule",
     "FileFormatError",
     "Key",
+    "Merge",
     "Moments",
     "Params",
     "PluriaClassifier",
@@ -130,6 +133,7 @@ __all__ = [
     "low_precision",
     "mean_logit",
     "mean_probability",
+    "merge_files",
     "moments",
     "nearest",
     "noise",

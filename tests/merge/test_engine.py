@@ -176,7 +176,12 @@ MISTAKES: dict[str, tuple[Ensemble, Rule, dict[str, Any], str]] = {
         "NaN or Inf in tensor 'big' of the base",
     ),
     "no base": (stack([params(0)]), Rule(lambda p, _: p.origin, needs_base=True), {}, "starts from a base"),
-    "names": (stack([params(0)]), linear(), {"base": {"big": params(0)["big"]}}, "the base does not fit .* 4 missing"),
+    "names": (
+        stack([params(0)]),
+        linear(),
+        {"base": {"big": params(0)["big"]}},
+        "member 0 and the base are not of one network: 4 only in member 0 ",
+    ),
     "dtypes": (
         stack([params(0)]),
         linear(),

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from pluria.cli import ensembles, generate, language, look, plan, runs, searching, serve
+from pluria.cli import ensembles, generate, language, look, merging, plan, runs, searching, serve
 from pluria.core.errors import PluriaError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ NEED_ARGUMENTS = (
     "run",
     "search",
     "sample",
+    "merge",
     "predict",
     "score",
     "inspect",
@@ -34,7 +35,7 @@ NEED_ARGUMENTS = (
     "perplexity",
     "generate",
 )
-for module in (runs, searching, ensembles, language, generate, look, plan, serve):
+for module in (runs, searching, ensembles, merging, language, generate, look, plan, serve):
     for name, command in module.COMMANDS.items():
         app.command(name, no_args_is_help=name in NEED_ARGUMENTS)(command)
 

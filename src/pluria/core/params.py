@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ def check_fit(params: Params, wanted: Params, *, what: str = "the checkpoint") -
         for name, value in wanted.items()
         if name in params and params[name].shape != value.shape
     ]
-    problems = [_listed(missing, "missing"), _listed(unknown, "unknown"), _listed(shapes, "of another shape")]
+    problems = [listed(missing, "missing"), listed(unknown, "unknown"), listed(shapes, "of another shape")]
     if any(problems):
         raise CheckpointError(
             f"{what} does not fit the network: {'; '.join(filter(None, problems))}. "
@@ -71,7 +71,7 @@ def check_finite(params: Params, *, what: str = "the checkpoint") -> None:
     bad = [name for name, value in params.items() if value.is_floating_point() and not _finite(value)]
     if bad:
         raise CheckpointError(
-            f"NaN or Inf in {what}: {_listed(bad, 'not finite')}. Give a checkpoint from before it diverged"
+            f"NaN or Inf in {what}: {listed(bad, 'not finite')}. Give a checkpoint from before it diverged"
         )
 
 
@@ -94,7 +94,8 @@ def _finite(value: Tensor) -> bool:
     )
 
 
-def _listed(names: list[str], what: str) -> str:
+def listed(names: Sequence[str], what: str) -> str:
+    """How many there are, of what kind, and the first of them; "" where there are none."""
     if not names:
         return ""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pluria.core.errors import CheckpointError
-from pluria.core.params import check_fit
+from pluria.core.params import listed
 from pluria.merge.engine import Leaf, Source
 from pluria.merge.rule import Rule, Rules
 
@@ -83,12 +83,31 @@ def whole_numbers(members: Sequence[Source], base: Source | None, counters: Coun
 def _check(sources: Sequence[Source]) -> None:
     first = sources[0]
     for other in sources[1:]:
-        check_fit(other.outline, first.outline, what=other.label)
-        check_fit(first.outline, other.outline, what=first.label)
+        _same(first, other)
     for name, value in first.outline.items():
         kinds = {source.label: source.outline[name].dtype for source in sources}
         if any(kind.is_floating_point != value.is_floating_point() for kind in kinds.values()) or value.is_complex():
             raise CheckpointError(f"tensor {name!r} is of several kinds, or of none that is merged: {kinds}")
+
+
+def _same(first: Source, other: Source) -> None:
+    """Raise CheckpointError unless two models have the same names and shapes; the first that differ are listed."""
+    one, two = first.outline, other.outline
+    shapes = [
+        f"{name} {tuple(value.shape)} and {tuple(two[name].shape)}"
+        for name, value in one.items()
+        if name in two and two[name].shape != value.shape
+    ]
+    problems = (
+        listed([name for name in one if name not in two], f"only in {first.label}"),
+        listed([name for name in two if name not in one], f"only in {other.label}"),
+        listed(shapes, "of different shapes"),
+    )
+    if any(problems):
+        raise CheckpointError(
+            f"{first.label} and {other.label} are not of one network: {'; '.join(filter(None, problems))}. "
+            "Give checkpoints of one architecture"
+        )
 
 
 def _fits(rule: Rule, count: int, base: Source | None) -> None:

@@ -133,7 +133,8 @@ def rule_of(method: str, options: Mapping[str, Any], seed: int = 0) -> Rule:
         raise PluriaError(f"no method {method!r} merges files{nearest_name(method, sorted(rows))}")
     known = rows[method].options()
     if unknown := [name for name in options if name not in known]:
-        raise PluriaError(f"{method} has no option {unknown[0]!r}{nearest_name(unknown[0], sorted(known))}")
+        there = nearest_name(unknown[0], sorted(known)) if known else "; it has none"
+        raise PluriaError(f"{method} has no option {unknown[0]!r}{there}")
     make = rows[method].make
     seeded = {"key": seed} if "key" in inspect.signature(make).parameters else {}
     made = make(**options, **seeded)

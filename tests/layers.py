@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 VERBS = ("sample", "train", "align", "merge", "predict", "pool", "score", "store", "zoo")
-USES = ("search", "serve", "wrap")
+USES = ("check", "search", "serve", "wrap")
 ORDER: tuple[tuple[str, ...], ...] = (
     ("numbers",),
     ("core",),

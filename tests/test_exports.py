@@ -12,7 +12,20 @@ import pytest
 
 import pluria
 
-PACKAGES = ("align", "language", "merge", "pool", "predict", "sample", "score", "store", "train", "wrap", "zoo")
+PACKAGES = (
+    "align",
+    "check",
+    "language",
+    "merge",
+    "pool",
+    "predict",
+    "sample",
+    "score",
+    "store",
+    "train",
+    "wrap",
+    "zoo",
+)
 MODULES = sorted(
     info.name
     for info in pkgutil.walk_packages(pluria.__path__, "pluria.")

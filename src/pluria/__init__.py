@@ -80,6 +80,7 @@ _WHERE = {
 }
 _PACKAGES = (
     "align",
+    "check",
     "core",
     "language",
     "merge",

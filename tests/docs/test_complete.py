@@ -19,7 +19,20 @@ from pluria.search import Budget
 from pluria.zoo import NETWORKS, READERS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PACKAGES = ("sample", "train", "merge", "align", "predict", "pool", "score", "store", "language", "search", "wrap")
+PACKAGES = (
+    "sample",
+    "train",
+    "merge",
+    "align",
+    "check",
+    "predict",
+    "pool",
+    "score",
+    "store",
+    "language",
+    "search",
+    "wrap",
+)
 
 
 def words(page: str) -> set[str]:

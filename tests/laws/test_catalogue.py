@@ -32,7 +32,7 @@ PACKAGES = {
     "sample": ("sample",),
     "train": ("train",),
     "merge": ("merge",),
-    "align": ("align",),
+    "align": ("align", "merge"),
     "pool": ("pool", "fit"),
 }
 """Each package and the verbs of its functions, and of its classes where a run is given to them."""
@@ -80,6 +80,9 @@ NO_METHODS = {
         "has_batch_norm": "a question",
         "infer_groups": "reads a model",
         "permuted": "applies places that are given",
+        "pooled_statistics": "takes members that share their weights",
+        "repair": "acts on a merged network",
+        "variance_ratios": "a report",
     },
     "pool": {
         "check_pool": "a question",

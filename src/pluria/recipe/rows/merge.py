@@ -66,4 +66,7 @@ MERGE: tuple[Method, ...] = (
            "nothing", MERGE_LAWS, {}, "pluria.merge.sparse:sparse_soup"),
     Method("instant_soup", "merge", "pluria.merge.instant:instant_soup", "the base pruned by the members' masks united",
            "a base", ("order", "double"), {"single": PRUNES, "copies": PRUNES}, "pluria.merge.instant:instant_soup"),
+    Method("zipit", "merge", "pluria.align.zipit:zipit", "correlated hidden places become one (ZipIt)",
+           "unlabelled inputs", ("single", "copies"),
+           {"order": "the first member's places lead", "double": "members count alike"}),
 )  # fmt: skip

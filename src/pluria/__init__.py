@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pluria.align.rebasin import rebasin
     from pluria.align.refresh import refresh
     from pluria.core.ensemble import Ensemble, join, single, stack
-    from pluria.core.errors import CheckpointError, DataError, FileFormatError, PluriaError, RecipeError
+    from pluria.core.errors import CheckpointError, DataError, EngineError, FileFormatError, PluriaError, RecipeError
     from pluria.core.model import Role, roles
     from pluria.core.params import Params, params_of
     from pluria.merge.leafwise import leafwise
@@ -50,7 +50,7 @@ _WHERE = {
     "align.rebasin": ("rebasin",),
     "align.refresh": ("refresh",),
     "core.ensemble": ("Ensemble", "join", "single", "stack"),
-    "core.errors": ("CheckpointError", "DataError", "FileFormatError", "PluriaError", "RecipeError"),
+    "core.errors": ("CheckpointError", "DataError", "EngineError", "FileFormatError", "PluriaError", "RecipeError"),
     "core.model": ("Role", "roles"),
     "core.params": ("Params", "params_of"),
     "merge.leafwise": ("leafwise",),
@@ -102,6 +102,7 @@ __all__ = [
     "CheckpointError",
     "Comparison",
     "DataError",
+    "EngineError",
     "Ensemble",
     "EnsembleModule",
     "FileFormatError",

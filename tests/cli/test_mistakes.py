@@ -156,6 +156,26 @@ def test_options_of_predict(drawn: Path, pluria: Pluria, options: list[str], sai
     assert left(drawn) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--engine", "spark"], "an engine is one of local, processes, ray; got 'spark'"),
+        (["--workers", "4"], "for 4 workers take `processes`"),
+        (["--engine", "ray", "--address", "127.0.0.1:1"], "Ray at 127.0.0.1:1 does not answer (Connection refused)"),
+        (
+            ["--engine", "ray", "--address", "head"],
+            "an address of Ray is host:port, such as 127.0.0.1:6379; got 'head'",
+        ),
+    ],
+)
+def test_engines_of_run(here: Path, pluria: Pluria, options: list[str], said: str) -> None:
+    if "ray" in options:
+        pytest.importorskip("ray", reason="Ray is not installed: pip install 'pluria[ray]'")
+    before = left(here)
+    refused(pluria("run", "recipe.yaml", "--out", "out", *options), said)
+    assert left(here) == before
+
+
 X = np.zeros((6, 12), "float32")
 ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "label too large": ({"x": X, "y": np.array([0, 1, 2, 3, 0, 1])}, "targets of bad go up to 3, and the network"),

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pluria.recipe.schema import Recipe
 
 Change = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key: data.rows=500.")]
+Engine = Annotated[str, typer.Option(help="Where members are predicted: local, processes or ray.")]
+Workers = Annotated[int | None, typer.Option(help="Processes or actors; as many as the cores allow by default.")]
+Address = Annotated[str | None, typer.Option(help="host:port of a Ray cluster; without it, one on this machine.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Forget what an earlier run kept in this folder.")]
 
 FIGURES = {
@@ -41,13 +44,16 @@ def demo(
 ) -> None:
     """Train a small CNN on handwritten digits, draw low-precision ensembles, and compare them with every control."""
     recipe = files("pluria.recipe") / "recipes" / "demo.yaml"
-    _run(Path(str(recipe)), [], out, restart=True, dry_run=False, quiet=quiet, json=json)
+    _run(Path(str(recipe)), [], out, engine={}, restart=True, dry_run=False, quiet=quiet, json=json)
 
 
 def run(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe. An import path in it runs the code it names.")],
     out: Annotated[Path | None, typer.Option(help="Run folder; out/<recipe's name> by default.")] = None,
     change: Change = [],  # noqa: B006
+    engine: Engine = "local",
+    workers: Workers = None,
+    address: Address = None,
     restart: Restart = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -57,7 +63,9 @@ def run(
 
     Example: pluria run recipe.yaml --set seeds=[0,1,2] --out out/mine
     """
-    _run(recipe, change, out or Path("out") / recipe.stem, restart=restart, dry_run=dry_run, quiet=quiet, json=json)
+    chosen = {"name": engine, "workers": workers, "address": address}
+    place = out or Path("out") / recipe.stem
+    _run(recipe, change, place, engine=chosen, restart=restart, dry_run=dry_run, quiet=quiet, json=json)
 
 
 def report(
@@ -85,12 +93,24 @@ def report(
     _finish(figures, out or place / "report.html", quiet, json)
 
 
-def _run(path: Path, change: list[str], out: Path, *, restart: bool, dry_run: bool, quiet: bool, json: bool) -> None:
+def _run(
+    path: Path,
+    change: list[str],
+    out: Path,
+    *,
+    engine: dict[str, Any],
+    restart: bool,
+    dry_run: bool,
+    quiet: bool,
+    json: bool,
+) -> None:
+    from pluria.predict.engine import engine as mapper_of
     from pluria.recipe.prepare import prepare
     from pluria.recipe.reading import read_recipe
     from pluria.recipe.run import run as run_recipe
 
     recipe, command = read_recipe(path, change), _command()
+    mapper = mapper_of(**engine, threads=recipe.threads)
     with told(quiet) as progress:
         if dry_run:
             prepared = prepare(recipe, progress, train=False)
@@ -100,7 +120,7 @@ def _run(path: Path, change: list[str], out: Path, *, restart: bool, dry_run: bo
             plan = {"arms": names, "forwards": forwards, "out": str(out), "rows": sizes}
         else:
             with resumable(command.replace(" --restart", "")):
-                figures = run_recipe(recipe, out, restart=restart, progress=progress, command=command)
+                figures = run_recipe(recipe, out, restart=restart, mapper=mapper, progress=progress, command=command)
     if dry_run:
         show(plan)
     else:

@@ -4,7 +4,8 @@
     ├── CheckpointError    names, shapes, NaN, pickles, quantised files
     ├── FileFormatError    a `.pluria` file that is truncated, tampered with or from a newer version
     ├── DataError          labels out of range, empty splits, unreadable data files
-    └── RecipeError        a recipe that does not fit the methods it names
+    ├── RecipeError        a recipe that does not fit the methods it names
+    └── EngineError        workers that are lost again and again, a cluster that does not answer
 
 Wrong arguments to a function are plain `ValueError` and `TypeError`.
 """
@@ -28,3 +29,7 @@ class DataError(PluriaError):
 
 class RecipeError(PluriaError):
     """A recipe that is malformed or asks for what does not exist."""
+
+
+class EngineError(PluriaError):
+    """Workers that do not do their work: lost too often, or on a cluster that is not there."""

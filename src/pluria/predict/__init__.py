@@ -1,21 +1,28 @@
-"""predict: run an ensemble's members on batches."""
+"""predict: run an ensemble's members on batches, here or over several workers."""
 
 from pluria.predict.ask import Asked, Part, ask
 from pluria.predict.batches import Batches, first, logits
+from pluria.predict.cluster import Ray
 from pluria.predict.gather import gather
 from pluria.predict.loop import Block, Runner, View, identity, predict, runner
+from pluria.predict.map import Mapper, local
+from pluria.predict.processes import Processes
 
 __all__ = [
     "Asked",
     "Batches",
     "Block",
+    "Mapper",
     "Part",
+    "Processes",
+    "Ray",
     "Runner",
     "View",
     "ask",
     "first",
     "gather",
     "identity",
+    "local",
     "logits",
     "predict",
     "runner",

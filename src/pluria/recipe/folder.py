@@ -39,7 +39,7 @@ class RunFolder:
 
     path: Path
 
-    def claim(self, recipe: Recipe, pinned: dict[str, Any], *, restart: bool) -> None:
+    def claim(self, recipe: Recipe, pinned: dict[str, Any], *, restart: bool, engine: str = "local") -> None:
         """Take the folder for this recipe; RecipeError where it holds another run, unless `restart` clears it.
 
         `pinned` is what the bits depend on besides the recipe: threads, versions, contents of networks and rows.
@@ -51,7 +51,7 @@ class RunFolder:
         held = self.read("run.json") or {}
         self.path.mkdir(parents=True, exist_ok=True)
         self.write("run.json", {"recipe": recipe.model_dump(mode="json"), "pinned": _merged(held, pinned)})
-        self.write("environment.json", environment())
+        self.write("environment.json", environment() | {"engine": engine})
 
     def refuse_other(self, recipe: Recipe, pinned: dict[str, Any]) -> None:
         """Raise RecipeError where the folder holds a run that works in another way, or on other contents."""
@@ -122,6 +122,16 @@ class RunFolder:
                 with safe_open(self.member(place, part, position), "pt") as file:
                     total += float(file.metadata()["seconds"])
         return total
+
+
+def way(device: torch.device) -> dict[str, Any]:
+    """What the bits of a forward depend on besides recipe, network and inputs: the same for every worker of a run."""
+    return {
+        "device": str(device),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def environment() -> dict[str, Any]:

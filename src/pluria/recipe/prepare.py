@@ -26,7 +26,7 @@ from pluria.recipe.check import (
     check_views,
     repeated,
 )
-from pluria.recipe.folder import digest
+from pluria.recipe.folder import digest, way
 from pluria.recipe.plan import Job, jobs
 from pluria.recipe.resolve import Rows, data_rows, device_of, load_network, trained, training_rows
 from pluria.recipe.schema import ONLY, Recipe
@@ -103,10 +103,7 @@ def pinned(prepared: Prepared) -> dict[str, Any]:
             outputs = logits(call(working_copy(source.model, dtype=torch.float32), x))
         networks[name] = digest([*tensors.values(), outputs], *tensors)
     return {
-        "device": str(device_of(prepared.recipe.device)),
-        "processor": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **way(device_of(prepared.recipe.device)),
         "networks": networks,
         "rows": {name: _contents(part) for name, part in prepared.rows.parts(beyond=True).items()},
     }

@@ -8,35 +8,42 @@ the folder pins what else the bits depend on.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from pluria.core.errors import DataError
-from pluria.predict import predict
+from pluria.predict import Mapper, local
+from pluria.predict.engine import told
 from pluria.recipe.catalogue import methods
 from pluria.recipe.figures import figures
 from pluria.recipe.folder import RunFolder
 from pluria.recipe.plan import Job, draw
 from pluria.recipe.prepare import Prepared, Progress, pinned, prepare, quiet
-from pluria.recipe.resolve import device_of
 from pluria.recipe.schema import ONLY, Recipe
 from pluria.recipe.source import Source
+from pluria.recipe.work import Made, Work, missing, outputs_of_members
 from pluria.store.file import save
 from pluria.zoo.dataset import Dataset
-from pluria.zoo.views import view
 
 
 def run(
-    recipe: Recipe, out: Path, *, restart: bool = False, progress: Progress = quiet, command: str = ""
+    recipe: Recipe,
+    out: Path,
+    *,
+    restart: bool = False,
+    mapper: Mapper = local,
+    progress: Progress = quiet,
+    command: str = "",
 ) -> dict[str, Any]:
     """Run a recipe into the folder `out` and return its figures, which are also in `out/figures.json`.
 
-    Raises RecipeError, CheckpointError or DataError before any heavy work. What an interrupted run has kept is used.
+    mapper   where members are predicted: in this process, in several (`Processes`), or on a cluster (`Ray`)
+
+    Raises RecipeError, CheckpointError or DataError before any heavy work, and EngineError where workers fail. What an
+    interrupted run has kept is used, whatever engine made it.
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
@@ -44,39 +51,24 @@ def run(
     if not restart:
         folder.refuse_other(recipe, {})
     prepared = prepare(recipe, progress)
-    folder.claim(recipe, pinned(prepared), restart=restart)
-    predict_all(prepared, folder, progress)
+    folder.claim(recipe, pinned(prepared), restart=restart, engine=told(mapper))
+    predict_all(prepared, folder, progress, mapper=mapper)
     progress("figures", 1, 1)
     found = figures(prepared, folder, command)
+    found["environment"]["engine"] = told(mapper)
     _store(prepared, out, {arm["name"]: arm["pool"] for arm in found["arms"]})
     folder.write("figures.json", found)
     return found
 
 
-def predict_all(prepared: Prepared, folder: RunFolder, progress: Progress = quiet) -> None:
-    """Keep the outputs of every member that is not kept yet."""
-    total, done = sum(job.size for job in prepared.jobs), 0
-    for job in prepared.jobs:
-        parts = list(prepared.rows.parts(job.arm.beyond))
-        for network in job.arm.networks:
-            missing: dict[tuple[str, ...], list[int]] = {}
-            for position in range(job.arm.members):
-                lacking = tuple(part for part in parts if not folder.kept(job.place(network), part, position))
-                missing.setdefault(lacking, []).append(position)
-            done += len(missing.pop((), []))
-            for lacking, positions in missing.items():
-                for position in _predict(prepared, folder, job, network, positions, lacking):
-                    done += 1
-                    progress(f"{job.name}, member {position}", done, total)
-
-
-def _predict(
-    prepared: Prepared, folder: RunFolder, job: Job, network: str, positions: list[int], parts: tuple[str, ...]
-) -> Iterator[int]:
-    """Keep the outputs of one network's members at these positions on these parts, and tell which are done."""
-    rows = prepared.rows.parts(job.arm.beyond)
-    source, some = prepared.sources[network], {part: rows[part] for part in parts}
-    return keep_outputs(prepared.recipe, source, some, folder, job, network, positions)
+def predict_all(prepared: Prepared, folder: RunFolder, progress: Progress = quiet, *, mapper: Mapper = local) -> None:
+    """Keep the outputs of every member that is not kept yet; `mapper` says where they are computed."""
+    pieces, total = missing(prepared, folder), sum(job.size for job in prepared.jobs)
+    with closing(mapper(Work(prepared), pieces)) as results:
+        for done, (piece, made) in enumerate(zip(pieces, results, strict=True), start=total - len(pieces) + 1):
+            job = prepared.jobs[piece.job]
+            _keep(folder, job, piece.network, piece.position, made)
+            progress(f"{job.name}, member {piece.position}", done, total)
 
 
 def keep_outputs(
@@ -93,40 +85,14 @@ def keep_outputs(
     Gives each position as soon as it is done. Raises DataError for outputs that are not finite.
     """
     model, ensemble = draw(job, network, source, positions)
-    batches = Chain([part.batches(recipe.batch) for part in rows.values()])
-    options: dict[str, Any] = {
-        "class_axis": recipe.class_axis,
-        "device": device_of(recipe.device),
-        "dtype": getattr(torch, recipe.dtype),
-        "channels_last": recipe.channels_last,
-    }
-    blocks = predict(model, ensemble, batches, views=[view(name) for name in job.arm.views], **options)
-    for at in positions:
-        for part, some in rows.items():
-            start, held, count = time.perf_counter(), [], 0
-            while count < len(some):
-                held.append(next(blocks).outputs[0])
-                count += len(held[-1])
-            outputs = torch.cat(held)
-            _check(outputs, job.name, part)
-            folder.keep(job.place(network), part, at, outputs, time.perf_counter() - start)
+    for at, made in zip(positions, outputs_of_members(recipe, model, ensemble, rows, job), strict=True):
+        _keep(folder, job, network, at, made)
         yield at
 
 
-class Chain:
-    """Several collections of batches, one after the other, as often as asked for."""
-
-    def __init__(self, parts: list[Any]) -> None:
-        self.parts = parts
-
-    def __iter__(self) -> Iterator[Any]:
-        for part in self.parts:
-            yield from part
-
-
-def _check(outputs: Tensor, name: str, part: str) -> None:
-    if not bool(torch.isfinite(outputs).all()):
-        raise DataError(f"{name}: the outputs on {part} hold NaN or Inf. Try more bits, or look at the inputs")
+def _keep(folder: RunFolder, job: Job, network: str, position: int, made: Made) -> None:
+    for part, (outputs, seconds) in made.items():
+        folder.keep(job.place(network), part, position, outputs, seconds)
 
 
 def _store(prepared: Prepared, out: Path, pools: Mapping[str, str]) -> None:

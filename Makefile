@@ -1,11 +1,11 @@
-# make demo | test | study | docs | bench | clean. Each sets up what it needs in .venv inside this checkout.
+# make demo | test | triton | study | docs | bench | clean. Each sets up what it needs in .venv inside this checkout.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test check study docs bench clean
+.PHONY: demo test triton check study docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pluria demo --out out/demo
@@ -15,7 +15,15 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not study" --cov --cov-report=term:skip-covered --cov-fail-under=90
+	@$(MAKE) --no-print-directory triton
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not study" --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90
+
+# GPU kernels, run as Python by Triton's interpreter, which is switched on for a whole process. Coverage is kept for `test`.
+triton: $(VENV)/.dev
+	rm -f .coverage
+	@if $(PIP) install --quiet -c constraints.txt --group triton; then \
+	  TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/gpu --cov --cov-report=; \
+	else echo "SKIPPED tests/gpu: Triton cannot be installed here; it has wheels for Linux"; fi
 
 study: $(VENV)/.dev
 	$(BIN)/python -m pytest -m study --timeout=3600

@@ -26,10 +26,10 @@ PACKAGES = (
     "wrap",
     "zoo",
 )
+CODE = ("pluria.numbers.compiled", "pluria.numbers.tiled", "pluria.predict.kernels.tiled")
+"""What needs Numba or Triton, and is reached through other modules."""
 MODULES = sorted(
-    info.name
-    for info in pkgutil.walk_packages(pluria.__path__, "pluria.")
-    if not info.name.startswith("pluria.numbers.compiled")  # they need numba, and are reached through others
+    info.name for info in pkgutil.walk_packages(pluria.__path__, "pluria.") if not info.name.startswith(CODE)
 )
 
 

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-HEAVY = ("matplotlib", "sklearn", "transformers", "numba", "typer", "PIL", "pandas", "scipy", "torchvision")
+HEAVY = ("matplotlib", "sklearn", "transformers", "numba", "typer", "PIL", "pandas", "scipy", "torchvision", "triton")
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -4,7 +4,8 @@
     nearest     high where p > 1/2 (ties to the even code)        stochastic  high where u < p, u uniform on 24 bits
     E[rounded] = w;  Var = s^2 p (1 - p) (high - low)^2, where nothing clips
 
-Plain chunked torch: the reference on every device. `kernel.py` gives the same bits at memory speed on a CPU.
+Plain chunked torch: the reference on every device. `kernel.py` gives the same bits at memory speed on a CPU, and
+`gpu.py` on a GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pluria.numbers import kernel
+from pluria.numbers import gpu, kernel
 from pluria.numbers.format import Integer
 from pluria.numbers.grid import Grid
 from pluria.numbers.key import ROUNDING, Key
@@ -37,10 +38,11 @@ class Address:
 
 def round_stochastic(tensor: Tensor, grid: Grid, address: Address, out: Tensor) -> Tensor:
     """Write the rounded values of `tensor` into `out` (same shape and device, contiguous) and return it."""
+    place = (address.key.words, address.tensor, address.group, address.mask)
     if kernel.serves(tensor, grid, out):
-        return kernel.round_stochastic(
-            tensor, grid, address.key.words, address.tensor, address.group, address.mask, out
-        )
+        return kernel.round_stochastic(tensor, grid, *place, out)
+    if gpu.serves(tensor, grid, out):
+        return gpu.round_stochastic(tensor, grid, *place, out)
     return _round(tensor, grid, address, out)
 
 

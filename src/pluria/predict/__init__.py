@@ -4,6 +4,7 @@ from pluria.predict.ask import Asked, Part, ask
 from pluria.predict.batches import Batches, first, logits
 from pluria.predict.cluster import Ray
 from pluria.predict.gather import gather
+from pluria.predict.linear import EnsembleLinear, ensemble_linear
 from pluria.predict.loop import Block, Runner, View, identity, predict, runner
 from pluria.predict.map import Mapper, local
 from pluria.predict.processes import Processes
@@ -12,6 +13,7 @@ __all__ = [
     "Asked",
     "Batches",
     "Block",
+    "EnsembleLinear",
     "Mapper",
     "Part",
     "Processes",
@@ -19,6 +21,7 @@ __all__ = [
     "Runner",
     "View",
     "ask",
+    "ensemble_linear",
     "first",
     "gather",
     "identity",

@@ -17,10 +17,11 @@ from pluria.core.ensemble import Ensemble
 from pluria.core.model import tensors, working_copy
 from pluria.core.params import check_fit
 from pluria.predict.batches import Batches, first, logits, refuse_unstable
+from pluria.predict.linear import in_tiles
 from pluria.predict.vmap import side_by_side
 
 View = Callable[[Any], Any]
-Backend = Literal["loop", "vmap"]
+Backend = Literal["loop", "vmap", "triton"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def predict(
     class_axis  where the classes lie in that tensor, the batch axis counted; they are moved last
     views       member number i sees views[i mod V](inputs)
     backend     "loop": members are written in place into one working copy; "vmap": a block side by side, for small
-                models (equal to the loop within float32 rounding)
+                models (equal to the loop within float32 rounding); "triton": like vmap, with linear layers that read
+                their weights once for up to eight members of the block, meant for GPUs
     device, dtype, channels_last   of the working copy; outputs come back in float32 on the CPU. Floating inputs are
                 cast to `dtype`, or to that of the network's parameters where they have one
 
@@ -103,12 +105,12 @@ def runner(
     """
     if block < 1 or not views:
         raise ValueError(f"a block has one member or more and there is at least one view; got {block} and {len(views)}")
-    if backend not in ("loop", "vmap"):
-        raise ValueError(f"a back end is 'loop' or 'vmap'; got {backend!r}")
+    if backend not in ("loop", "vmap", "triton"):
+        raise ValueError(f"a back end is 'loop', 'vmap' or 'triton'; got {backend!r}")
     check_fit(ensemble.outline(), tensors(model), what="the ensemble")
     where = place(model) if device is None else torch.device(device)
     twin = working_copy(model, device=where, dtype=dtype, channels_last=channels_last)
-    run = (_one_by_one if backend == "loop" else side_by_side)(twin, ensemble)
+    run = {"loop": _one_by_one, "vmap": side_by_side, "triton": in_tiles}[backend](twin, ensemble)
     to = (where, dtype or _dtype(twin))
 
     def some(batches: Batches, members: Sequence[int] | None = None) -> Iterator[Block]:

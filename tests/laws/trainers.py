@@ -13,7 +13,19 @@ from torch import Tensor, nn
 from laws.examples import images, network
 from pluria.core.ensemble import Ensemble, single
 from pluria.core.params import params_of
-from pluria.train import SWAG, Cycle, State, every
+from pluria.train import (
+    SWAG,
+    Cycle,
+    OwnPart,
+    Population,
+    Span,
+    State,
+    distillation_loss,
+    diversity_loss,
+    ens_loss,
+    every,
+    repel,
+)
 
 LENGTH = 6
 SHARES = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]], dtype=torch.float64)
@@ -88,6 +100,15 @@ def point(optimizer: Any, model: nn.Module) -> Ensemble:
     return single(params_of(model))
 
 
+def answered(module: Any, member: int) -> Tensor:
+    """A population's member on data of its own, a span at shares of its own, or the one answer of a module."""
+    if isinstance(module, Population):
+        return module(images(10 + member), member=member)  # type: ignore[no-any-return]
+    if isinstance(module, Span):
+        return module(images(), shares=torch.tensor([0.5, 0.2, 0.3]).roll(member))  # type: ignore[no-any-return]
+    return module(images())  # type: ignore[no-any-return]
+
+
 def grown(make: Callable[[Callable[..., Any]], Any], end: Callable[[Any], Ensemble]) -> Trainer:
     """A module that `make` builds, trained as any module is, and the ensemble that `end` takes from it."""
 
@@ -99,18 +120,81 @@ def grown(make: Callable[[Callable[..., Any]], Any], end: Callable[[Any], Ensemb
                 module.load_state_dict(saved)
             optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], 0.1)
             optimizer.zero_grad()
-            shares = torch.tensor([0.5, 0.2, 0.3])
             for member in range(3):
-                output = (
-                    module(images(), shares=shares.roll(member))
-                    if hasattr(module, "points")
-                    else module(images(10 + member), member=member)
-                )
+                output = answered(module, member)
                 torch.autograd.backward(F.cross_entropy(output, torch.arange(len(output)) % 3))
             optimizer.step()
         return end(module)
 
     return run
+
+
+def together(objective: Callable[[Tensor, Tensor, int], Tensor]) -> Trainer:
+    """Three networks with nothing in common, trained on a loss of all their logits `[K, N, C]`."""
+
+    def run(f: Callable[..., Any], resume: bool) -> Ensemble:
+        population = apart()
+        for step in range(LENGTH):
+            if resume and step == LENGTH // 2:
+                saved, population = population.state_dict(), apart()
+                population.load_state_dict(saved)
+            optimizer = torch.optim.SGD([p for p in population.parameters() if p.requires_grad], 0.1)
+            optimizer.zero_grad()
+            torch.autograd.backward(objective(population(images()), torch.arange(12) % 3, step))
+            optimizer.step()
+        return population.ensemble()
+
+    def apart() -> Population:
+        several = [dict(network(seed).named_parameters()) for seed in (1, 2, 3)]
+        stacked = {name: torch.stack([each[name] for each in several]) for name in several[0]}
+        parts = {name: OwnPart(several[0][name], 3, values) for name, values in stacked.items()}
+        return Population(network(), members=3, parts=parts)
+
+    return run
+
+
+def repelled(outputs: Tensor, targets: Tensor, step: int) -> Tensor:
+    """Minus the log posterior of each member, pushed apart by its outputs."""
+    log_likelihood = -F.cross_entropy(outputs.transpose(1, 2), targets.expand(3, -1), reduction="sum")
+    scores = torch.autograd.grad(log_likelihood, outputs, retain_graph=True)[0]
+    return repel(outputs, scores) / 12
+
+
+def sparse(f: Callable[..., Any], resume: bool) -> Ensemble:
+    """A sparse network that explores now and then."""
+    model = network()
+    held = f(model, density=0.5)
+    for step in range(LENGTH):
+        if resume and step == LENGTH // 2:
+            params, masks, model = model.state_dict(), held.masks, network(9)
+            model.load_state_dict(params)
+            held = f(model, density=0.5, key=9)
+            model.load_state_dict(params)
+            held.masks = masks
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss(model))
+        if step % 2:
+            held.explore(0.3)
+        optimizer.step()
+        held.mask()
+    return point(None, model)
+
+
+def moved(tangent: Any) -> Ensemble:
+    """The network after the steps that were learned at its tangent."""
+    steps = tangent.params()
+    whole = {name: value + steps.get(name, 0) for name, value in tangent.network.state_dict().items()}
+    return single(params_of(network()) | {name: value.detach() for name, value in whole.items()})
+
+
+def wide() -> nn.Sequential:
+    """The network of the laws, as a packed ensemble of twice the width makes its own of."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(72, 3)
+        )
 
 
 TRAINERS: dict[str, Trainer] = {
@@ -132,5 +216,15 @@ TRAINERS: dict[str, Trainer] = {
         lambda f: f(network(), [params_of(network(1)), params_of(network(2))]), lambda m: m.ensemble(SHARES)
     ),
     "subspace": grown(lambda f: f([network(1), network(2), network(3)]), lambda m: m.ensemble(SHARES)),
+    "subnetworks": grown(lambda f: f(network(), members=3), lambda m: m.ensemble()),
+    "prune_and_tune": grown(lambda f: f(network(), members=3), lambda m: m.ensemble()),
+    "masksembles": grown(lambda f: f(network(), members=3), lambda m: m.ensemble()),
+    "packed_ensemble": grown(lambda f: f(wide().eval(), members=4, alpha=2.0), lambda m: m.ensemble()),
+    "SparseTraining": sparse,
+    "repel": together(repelled),
+    "Tangent": grown(lambda f: f(network()), moved),
+    "diversity_loss": together(lambda outputs, y, step: diversity_loss(outputs, y, gamma=0.5)),
+    "ens_loss": together(lambda outputs, y, step: ens_loss(outputs.flatten(0, 1), y.repeat(3), step=step)),
+    "distillation_loss": together(lambda outputs, y, step: distillation_loss(outputs.mean(0), 2 * outputs.detach())),
     "star": lambda f, resume: f(network(), fitted, members=3),
 }

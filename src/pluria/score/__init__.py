@@ -37,6 +37,7 @@ from pluria.score.diversity import (
     mutual_information,
     variance,
 )
+from pluria.score.extrapolate import Extrapolation, PowerLaw, extrapolate, fit_power_law
 from pluria.score.isotonic import Decomposition, corp, corp_brier, corp_confidence, recalibrated
 from pluria.score.joint import all_epistemic, joint, marginal
 from pluria.score.members import MemberSums, member_sums
@@ -85,11 +86,13 @@ __all__ = [
     "Cost",
     "Decomposition",
     "Equivalent",
+    "Extrapolation",
     "Interval",
     "IntervalScore",
     "MemberSums",
     "Murphy",
     "Points",
+    "PowerLaw",
     "Reliability",
     "RiskCoverage",
     "Rows",
@@ -126,6 +129,8 @@ __all__ = [
     "ece",
     "entropy",
     "error",
+    "extrapolate",
+    "fit_power_law",
     "flatten",
     "fpr_at",
     "gaussian_crps",

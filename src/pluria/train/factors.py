@@ -53,6 +53,10 @@ class FactoredPart(Part):
         left, right = self.scale * self.left.detach(), self.right.detach().clone()
         return Factored(Shared(self.base.detach().clone()), left, right, self.op)
 
+    def common(self) -> list[nn.Parameter]:
+        """The base."""
+        return [self.base]
+
     def mean(self) -> Tensor:
         """With the mean of the factors."""
         return self._with(self.left.mean(0), self.right.mean(0)).detach()

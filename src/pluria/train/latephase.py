@@ -48,6 +48,10 @@ class HyperPart(Part):
             self.origin.detach().clone(), self.directions.detach().clone(), self.embedding.detach().to(torch.float64)
         )
 
+    def common(self) -> list[nn.Parameter]:
+        """The map."""
+        return [self.origin, self.directions]
+
     def mean(self) -> Tensor:
         """At the mean embedding."""
         return self._at(self.embedding.mean(0)).detach()

@@ -31,6 +31,10 @@ class Part(nn.Module):
         """What the part is once it is trained."""
         raise TypeError(f"{type(self).__name__} does not say which family it becomes")
 
+    def common(self) -> list[nn.Parameter]:
+        """The part's parameters that all members share."""
+        return []
+
     def mean(self) -> Tensor:
         """The tensor of the one network that all members are averaged to, in the space of what each of them owns."""
         raise TypeError(f"{type(self).__name__} does not say what its mean is")
@@ -50,6 +54,10 @@ class SharedPart(Part):
     def family(self) -> Family:
         """Shared."""
         return Shared(self.value.detach().clone())
+
+    def common(self) -> list[nn.Parameter]:
+        """The one value, where it is a parameter."""
+        return [self.value] if isinstance(self.value, nn.Parameter) else []
 
     def mean(self) -> Tensor:
         """The one value."""
@@ -122,9 +130,7 @@ class Population(nn.Module):
 
     def common(self) -> list[nn.Parameter]:
         """The learned parameters that all members share; the others are one member's each."""
-        shared = [part.value for _, part in self._named() if isinstance(part, SharedPart)]
-        bases = [part.base for _, part in self._named() if isinstance(getattr(part, "base", None), nn.Parameter)]
-        return [value for value in (*shared, *bases) if isinstance(value, nn.Parameter) and value.requires_grad]
+        return [value for _, part in self._named() for value in part.common() if value.requires_grad]
 
     def _named(self) -> Iterator[tuple[str, Part]]:
         for name, part in self.parts.items():

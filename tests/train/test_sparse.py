@@ -1,0 +1,82 @@
+"""Sparse training keeps its density; exploring drops the smallest and grows the steepest."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pluria.train import SparseTraining, erk_densities
+from train.test_population import data, net
+
+
+def run(model: nn.Module, sparse: SparseTraining, shares: list[float]) -> list[dict[str, Tensor]]:
+    """A step for each share, exploring by it; the masks after each."""
+    optimizer, seen = torch.optim.SGD(model.parameters(), 0.1), []
+    for step, share in enumerate(shares):
+        optimizer.zero_grad()
+        torch.autograd.backward(F.cross_entropy(model(data(step)[0]), data(step)[1]))
+        sparse.explore(share)
+        optimizer.step()
+        sparse.mask()
+        seen.append({name: mask.clone() for name, mask in sparse.masks.items()})
+    return seen
+
+
+def test_the_number_of_weights_never_changes() -> None:
+    model = net()
+    sparse = SparseTraining(model, density=0.3, key=1)
+    counts = {name: int(mask.sum()) for name, mask in sparse.masks.items()}
+    for masks in run(model, sparse, [0.0, 0.3, 0.8, 1.0]):
+        assert {name: int(mask.sum()) for name, mask in masks.items()} == counts
+    for name, mask in sparse.masks.items():
+        assert not bool(dict(model.named_parameters())[name].detach()[~mask].any())
+
+
+def test_a_step_of_exploring_by_hand() -> None:
+    model = nn.Sequential(nn.Linear(3, 2, bias=False))
+    sparse = SparseTraining(model, density=1.0)
+    sparse.masks["0.weight"] = torch.tensor([[True, True, False], [True, False, True]])
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, -0.1, 0.0], [2.0, 0.0, 0.2]]))
+    model[0].weight.grad = torch.tensor([[9.0, 9.0, -1.0], [9.0, 0.5, 9.0]])
+    sparse.explore(0.25)
+    assert sparse.masks["0.weight"].int().tolist() == [[1, 0, 1], [1, 0, 1]]
+    assert torch.equal(model[0].weight.detach(), torch.tensor([[1.0, 0.0, 0.0], [2.0, 0.0, 0.2]]))
+
+
+def test_more_exploring_leaves_less_in_common() -> None:
+    def overlap(share: float) -> float:
+        model = net()
+        sparse = SparseTraining(model, density=0.2, key=1)
+        before = {name: mask.clone() for name, mask in sparse.masks.items()}
+        (after,) = run(model, sparse, [share])
+        both, either = (
+            sum(int(f(before[n], after[n]).sum()) for n in before) for f in (torch.logical_and, torch.logical_or)
+        )
+        return both / either
+
+    assert overlap(0.8) < 0.5 * overlap(0.3)
+
+
+def test_densities_are_erk_and_add_up() -> None:
+    model = nn.Sequential(nn.Linear(100, 50), nn.Linear(50, 40), nn.Linear(40, 2))
+    found = erk_densities(model, density=0.1)
+    sizes = {"0.weight": 5000, "1.weight": 2000, "2.weight": 80}
+    assert sum(found[name] * size for name, size in sizes.items()) == pytest.approx(0.1 * 7080)
+    assert found["2.weight"] <= 1
+    assert found["0.weight"] / found["1.weight"] == pytest.approx((150 / 5000) / (90 / 2000))
+    assert set(erk_densities(model, density=1.0).values()) == {1.0}
+
+
+def test_mistakes() -> None:
+    sparse = SparseTraining(net())
+    with pytest.raises(ValueError, match=r"0.weight has no gradient"):
+        sparse.explore(0.1)
+    with pytest.raises(ValueError, match=r"a share lies in 0..1; got 2"):
+        sparse.explore(2)
+    with pytest.raises(ValueError, match="a density lies in"):
+        SparseTraining(net(), density=0)
+    with pytest.raises(ValueError, match="sparse training needs weights"):
+        SparseTraining(nn.ReLU())

@@ -65,6 +65,31 @@ def test_a_doubled_weight_is_a_doubled_member(method: Method) -> None:
     assert close(merged(method, members(1, 2, weights=torch.tensor([1.0, 2.0]))), merged(method, members(1, 2, 2)))
 
 
+@keeps("rounding")
+def test_there_is_one_rounding(method: Method) -> None:
+    seeds = (1, 2) if method.name == "slerp" else (1, 2, 3)
+    assert rounded_once(method, torch.float32, *seeds)
+    narrow, exact = (merged_as(method, dtype, torch.bfloat16, *seeds) for dtype in (torch.bfloat16, torch.float64))
+    for name, value in narrow.items():
+        assert bool(((value.double() - exact[name]).abs() <= 2**-8 * exact[name].abs() + 1e-6).all()), name
+
+
+def merged_as(method: Method, dtype: torch.dtype, values: torch.dtype, *seeds: int) -> dict[str, Tensor]:
+    """Members and base whose numbers are those of `values`, held and merged as `dtype`; floating tensors alone."""
+
+    def held(seed: int) -> dict[str, Tensor]:
+        return {n: v.to(values).to(dtype) if v.is_floating_point() else v for n, v in params(seed).items()}
+
+    made = MERGES[method.name](method.load())(stack([held(seed) for seed in seeds]), held(100))
+    return {name: value for name, value in made.items() if value.is_floating_point()}
+
+
+def rounded_once(method: Method, dtype: torch.dtype, *seeds: int) -> bool:
+    """Whether merging in `dtype` is merging in float64, rounded."""
+    narrow, exact = (merged_as(method, held, dtype, *seeds) for held in (dtype, torch.float64))
+    return all(torch.equal(value, exact[name].to(dtype)) for name, value in narrow.items())
+
+
 @every
 def test_shapes_and_dtypes_are_kept_and_integers_copied(method: Method) -> None:
     ensemble = members(1, 2)
@@ -81,6 +106,7 @@ BROKEN = {
     "copies": lambda m: close(merged(m, members(1, 1, 1, weights=WEIGHTS)), params(1)),
     "order": lambda m: close(merged(m, members(1, 2, 3)), merged(m, members(3, 1, 2))),
     "double": lambda m: close(merged(m, members(1, 2, weights=torch.tensor([1.0, 2.0]))), merged(m, members(1, 2, 2))),
+    "rounding": lambda m: rounded_once(m, torch.float32, 1, 2, 3),
 }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import combinations
 
 import pytest
@@ -10,7 +13,17 @@ from torch import Tensor
 
 from pluria.core.ensemble import Ensemble, single, stack
 from pluria.core.params import Params
-from pluria.merge import dare, leafwise, model_stock, task_arithmetic
+from pluria.merge import (
+    Rule,
+    breadcrumbs,
+    corrected_mean,
+    dare,
+    leafwise,
+    model_stock,
+    sce,
+    task_arithmetic,
+    ties,
+)
 from pluria.numbers.key import MERGING, Key, tensor_id
 from pluria.numbers.philox import words
 
@@ -174,3 +187,49 @@ def test_a_member_that_loses_everything_stays_nothing() -> None:
         if words(Key(key), tensor=tensor_id("w"), group=0, stream=MERGING, start=0, stop=1) > 2**30
     )
     assert leafwise(members, dare(density=0.1, spec="mergekit", key=gone), base=base)["w"].tolist() == [0.0]
+
+
+SCRIPT = """
+import torch
+from pluria.core.ensemble import stack
+from pluria.merge import dare, della, leafwise
+
+draw = torch.Generator().manual_seed(0)
+made = [{name: torch.randn(40, 30, generator=draw) for name in ("b", "a", "c")} for _ in range(3)]
+for rule in (dare(key=3), della(key=3)):
+    print(sum(float(v.double().sum()) for v in leafwise(stack(made[:2]), rule, base=made[2]).values()).hex())
+"""
+
+
+def test_masks_do_not_depend_on_the_hash_seed() -> None:
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert told[0] == told[1]
+    assert len(told[0].split()) == 2
+
+
+ABSENT = {
+    "task arithmetic": task_arithmetic(),
+    "stock": model_stock(),
+    **{f"ties {spec}": ties(spec=spec) for spec in ("paper", "mergekit", "peft", "sd-mecha")},  # type: ignore[arg-type]
+    "sce": sce(select=0.4),
+    "breadcrumbs": breadcrumbs(),
+    "spread": corrected_mean(),
+}
+
+
+@pytest.mark.parametrize("rule", ABSENT.values(), ids=ABSENT)
+def test_a_member_of_weight_zero_is_not_there(rule: Rule) -> None:
+    shift = normal(30, seed=6)
+    members, origin = around(normal(30, seed=5), *(normal(30, seed=seed) + shift for seed in range(3)))
+    merged = leafwise(members.reweight(torch.tensor([1.0, 0.0, 1.0])), rule, base=origin)["w"]
+    torch.testing.assert_close(merged, leafwise(members.take([0, 2]), rule, base=origin)["w"])
+    assert not torch.allclose(merged, leafwise(members, rule, base=origin)["w"])

@@ -25,14 +25,14 @@ def breadcrumbs(*, density: float = 0.14, gamma: float = 0.01, elect: bool = Fal
     """The rule of breadcrumbs; it needs a base.
 
     density   the share of each tensor that stays
-    gamma     the share of the largest that is dropped
+    gamma     the share of the largest that is dropped, as far as the density leaves something to be dropped
     scale     as in `dare`
 
-    Raises ValueError for shares that are none, or above one together.
+    Raises ValueError for shares that are none.
     """
     check_density(density)
-    if not gamma >= 0 or density + gamma > 1 + 1e-9:
-        raise ValueError(f"gamma is 0 or more, and with the density at most 1; got {gamma} and {density}")
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"gamma lies in [0, 1]; got {gamma}")
 
     def counts(count: int) -> Tensor:
         kept = kept_of(density, count)

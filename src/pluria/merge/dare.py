@@ -60,7 +60,7 @@ def summed(piece: Piece, deltas: Tensor, scale: Scale, *, elect: bool, by_count:
         return weighted_sum(deltas, coefficients(piece, scale))
     if not isinstance(scale, int | float):
         raise ValueError(f"where signs are elected, scale is one number, of the mean; got {scale}")
-    votes = ballot(deltas, None if by_count else piece.weights)
+    votes = ballot(deltas, (piece.weights > 0).double() if by_count else piece.weights)
     return scale * elected(deltas, piece.weights, votes, by_count=by_count)
 
 

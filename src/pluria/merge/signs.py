@@ -21,17 +21,17 @@ def elected(deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0,
     The arithmetic is in the dtype of `deltas`, member after member.
     """
     sign = torch.where(votes == 0, tie, votes.sign()).to(deltas.dtype)
-    total, taken = torch.zeros_like(sign), torch.zeros_like(sign)
+    total, taken, count = torch.zeros_like(sign), torch.zeros_like(sign), int((weights > 0).sum())
     for delta, weight in zip(deltas, weights.tolist(), strict=True):
         own = (delta * sign).clamp_(min=0)
-        taken += (own > 0).to(own.dtype).mul_(1.0 if by_count else weight)
-        total += own.mul_(len(weights) * weight if by_count else weight)
+        taken += (own > 0).to(own.dtype).mul_(float(weight > 0) if by_count else weight)
+        total += own.mul_(count * weight if by_count else weight)
     return total.div_(torch.where(taken > 0, taken, 1.0)).mul_(sign)
 
 
-def ballot(deltas: Tensor, voices: Tensor | None = None) -> Tensor:
-    """The sum of votes `[n]`: of task vectors `[K, n]`, each times its voice `[K]` where there are any."""
+def ballot(deltas: Tensor, voices: Tensor) -> Tensor:
+    """The sum of votes `[n]`: of task vectors `[K, n]`, each times its voice `[K]`."""
     votes = torch.zeros_like(deltas[0])
-    for delta, voice in zip(deltas, [1.0] * len(deltas) if voices is None else voices.tolist(), strict=True):
+    for delta, voice in zip(deltas, voices.tolist(), strict=True):
         votes += delta * voice
     return votes

@@ -35,8 +35,8 @@ def model_stock(*, clamp: bool = True) -> Rule:
 
 
 def _gram(piece: Piece, _: Any) -> Tensor:
-    """Inner products of the task vectors in a piece, float64 `[K, K]`."""
-    deltas = piece.deltas.to(torch.float64)
+    """Inner products of the task vectors with weight in a piece, float64 `[K, K]`."""
+    deltas = piece.deltas[piece.weights > 0].to(torch.float64)
     return torch.stack([(deltas * one).sum(1) for one in deltas])
 
 

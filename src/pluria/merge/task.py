@@ -44,4 +44,5 @@ def coefficients(piece: Piece, scale: Scale, *, normalise: bool = False) -> Tens
     scales = torch.as_tensor(scale, dtype=torch.float64)
     if scales.ndim and scales.shape != (count,):
         raise ValueError(f"scale is one number or one for each of the {count} members; got {list(scales.shape)}")
-    return scales * piece.weights * (1 if normalise else count)
+    # A member of weight zero is not there.
+    return scales * piece.weights * (1 if normalise else int((piece.weights > 0).sum()))

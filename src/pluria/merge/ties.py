@@ -84,9 +84,10 @@ def _trimmed(piece: Piece, kept: Largest | None) -> Tensor:
 
 
 def _votes(spec: Spec, piece: Piece, deltas: Tensor) -> Tensor:
+    alike = (piece.weights > 0).double()
     if spec == "sd-mecha":
-        return ballot(deltas.sign())
-    return ballot(deltas, None if spec == "peft" else piece.weights)
+        return ballot(deltas.sign(), alike)
+    return ballot(deltas, alike if spec == "peft" else piece.weights)
 
 
 def _signs(spec: Spec, piece: Piece, kept: Largest | None) -> Tensor:

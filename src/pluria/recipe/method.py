@@ -7,6 +7,7 @@ sample   bits     same key, same bits; the global generator and the inputs are u
 merge    single    K = 1 is the identity          copies     K copies of x give x, whatever the base
          order     permuting members with their weights changes nothing
          double    doubling a weight equals duplicating the member
+         rounding  float32 members give what float64 ones do, rounded once; of 16 bits, within one ulp
 align    identity  full precision is left as it is
 pool     single    K = 1 is the identity          copies     K copies of x give x
          order     permuting members with their weights changes nothing
@@ -30,7 +31,7 @@ from typing import Any, Literal
 
 SAMPLE_LAWS = ("bits", "prefix", "file", "mean")
 POOL_LAWS = ("single", "copies", "order", "double", "simplex")
-MERGE_LAWS = ("single", "copies", "order", "double")
+MERGE_LAWS = ("single", "copies", "order", "double", "rounding")
 FIT_LAWS = ("single", "copies", "order", "simplex", "better", "text")
 TRAIN_LAWS = ("repeat", "quiet", "resume", "file")
 

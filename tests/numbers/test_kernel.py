@@ -229,3 +229,27 @@ def test_one_hint_and_the_reference_where_numba_is_absent(
         kernel._loops.cache_clear()
     monkeypatch.undo()
     assert torch.equal(round_stochastic(tensor, grid, place, torch.empty(4, 6)), out)
+
+
+@BOTH
+@pytest.mark.usefixtures("loops")
+@pytest.mark.parametrize("name", ["int8", "int5-asymmetric", "fp8-e4m3", "nf4"])
+@pytest.mark.parametrize("target", kernel.WRITES)
+@pytest.mark.parametrize("unit", [False, True])
+def test_channels_that_lie_last_and_values_without_their_scale(
+    name: str, target: torch.dtype, unit: bool, torch_only: TorchOnly
+) -> None:
+    tensor = weights((5, 7, 3, 3))
+    grid, place = fitted(tensor, FORMATS[name]), Address(Key(3), 9, 1, 0)
+    plain, want = torch.zeros(tensor.shape, dtype=target), torch.zeros(tensor.shape, dtype=target)
+    last = torch.zeros_like(plain, memory_format=torch.channels_last)
+    for out in (plain, last):
+        assert kernel.serves(tensor, grid, out)
+        round_stochastic(tensor, grid, place, out, unit=unit)
+    with torch_only():
+        round_stochastic(tensor, grid, place, want, unit=unit)
+    assert torch.equal(bits(plain), bits(want))
+    assert torch.equal(bits(last.contiguous()), bits(want))
+    if unit and name.startswith("int"):
+        assert torch.equal(plain, plain.round())
+        assert float((plain.float() * grid.scale.view(-1, 1, 1, 1) - tensor).abs().max()) <= float(grid.scale.max())

@@ -206,7 +206,7 @@ def test_an_ensemble_of_another_network_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"block": 0}, "one member or more"), ({"views": ()}, "at least one view"), ({"backend": "auto"}, "'loop' or")],
+    [({"block": 0}, "one member or more"), ({"views": ()}, "at least one view"), ({"backend": "both"}, "one of loop")],
 )
 def test_bad_options_are_refused_at_once(options: Mapping[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

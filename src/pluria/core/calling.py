@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -47,16 +47,26 @@ def check_seen(x: Tensor, module: str, *, wanted: str) -> None:
         )
 
 
-def moved(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
-    """A structure of tensors on `device`; floating tensors in `dtype`."""
+def moved(value: Any, device: torch.device | None, dtype: torch.dtype | None, *, channels_last: bool = False) -> Any:
+    """A structure of tensors on `device`; floating tensors in `dtype`, images with their channels last in memory."""
     if isinstance(value, Tensor):
-        return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+        order = torch.channels_last if channels_last and value.ndim == 4 else torch.preserve_format
+        return value.to(device=device, dtype=dtype if value.is_floating_point() else None, memory_format=order)
     if isinstance(value, Mapping):
-        return {key: moved(item, device, dtype) for key, item in value.items()}
+        return {key: moved(item, device, dtype, channels_last=channels_last) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        items = [moved(item, device, dtype) for item in value]
+        items = [moved(item, device, dtype, channels_last=channels_last) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """The tensors of a structure of inputs."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | tuple | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_of(item)
 
 
 def place(model: nn.Module) -> torch.device:

@@ -7,7 +7,7 @@ planes      value = decode(codes[0] + plane[i])   b + K bits per weight: stochas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,10 +56,23 @@ class Coded:
         return len(self.codes if self.planes is None else self.planes)
 
     def write(self, member: int, out: Tensor) -> None:
+        self._write(member, out, self.grid(member))
+
+    def write_codes(self, member: int, out: Tensor) -> Grid:
+        """Write a member's values on the unit grid into `out`, which must hold them exactly, and return its grid."""
+        grid = self.grid(member)
+        self._write(member, out, replace(grid, scale=torch.ones_like(grid.scale)))
+        return grid
+
+    def grid(self, member: int) -> Grid:
+        """The grid of a member's codes."""
         check_member(member, self.size)
+        return self.grids[member if len(self.grids) > 1 else 0]
+
+    def _write(self, member: int, out: Tensor, grid: Grid) -> None:
         straight = out.is_contiguous()
         target = out if straight else torch.empty(self.shape, dtype=out.dtype, device=out.device)
-        flat, grid = target.view(-1), self.grids[member if len(self.grids) > 1 else 0]
+        flat = target.view(-1)
         for start in range(0, flat.numel(), CHUNK):
             code = self._codes(member, start, min(start + CHUNK, flat.numel()))
             flat[start : start + len(code)] = decode(

@@ -50,16 +50,24 @@ class Rounded:
         return None
 
     def write(self, member: int, out: Tensor) -> None:
+        self._write(member, out, unit=False)
+
+    def write_codes(self, member: int, out: Tensor) -> Grid:
+        """Write a member's values on the unit grid into `out`, which must hold them exactly, and return its grid."""
+        return self._write(member, out, unit=True)
+
+    def _write(self, member: int, out: Tensor, *, unit: bool) -> Grid:
         value, grid = self.parts(member)
-        straight = out.is_contiguous() and out.device == value.device
-        target = out if straight else torch.empty(value.shape, dtype=out.dtype, device=value.device)
         where = self.address(member)
         if where is None:
-            round_nearest(value, grid, target)
+            round_nearest(value, grid, out, unit=unit)
         else:
-            round_stochastic(value, grid, where, target)
-        if not straight:
-            out.copy_(target)
+            round_stochastic(value, grid, where, out, unit=unit)
+        return grid
+
+    def grid(self, member: int) -> Grid:
+        """The grid that `member` is rounded onto."""
+        return self.parts(member)[1]
 
     def parts(self, member: int) -> tuple[Tensor, Grid]:
         """The base value that `member` rounds, and its grid."""

@@ -176,23 +176,23 @@ def narrow(target: Patterns, values: Array) -> None:
 
 @compiled
 def round_integer(
-    out: Array, values: Array, words: Words, mask: np.uint32, s: Array, z: Array, span: np.float32
+    out: Array, values: Array, words: Words, mask: np.uint32, s: Array, t: Array, z: Array, span: np.float32
 ) -> None:
-    """Rounded weights on the whole numbers -z..span-z."""
+    """Rounded weights on the whole numbers -z..span-z, times `t`."""
     for i in range(out.size):
         x = values[i] / s[i]
         x = -z[i] if x < -z[i] else x
         x = span - z[i] if x > span - z[i] else x
         low = np.floor(x)
         up = ONE if np.float32(np.int32((words[i] >> EIGHT) ^ mask)) * UNIT < x - low else ZERO
-        out[i] = (low + up) * s[i]  # up, even if zero, turns -0.0 into 0.0
+        out[i] = (low + up) * t[i]  # up, even if zero, turns -0.0 into 0.0
 
 
 @compiled
 def round_minifloat(
-    out: Array, values: Array, words: Words, mask: np.uint32, s: Array, spacing: Array, rule: Array
+    out: Array, values: Array, words: Words, mask: np.uint32, s: Array, t: Array, spacing: Array, rule: Array
 ) -> None:
-    """Rounded weights on minifloats; rule = largest, smallest normal number, 2^-mantissa; `spacing` is scratch."""
+    """Rounded weights on minifloats, times `t`; rule = largest, smallest normal, 2^-mantissa; `spacing` is scratch."""
     largest, smallest, step = rule[0], rule.view(np.uint32)[1], rule[2]
     bits, exponent = out.view(np.uint32), spacing.view(np.uint32)
     for i in range(out.size):
@@ -206,14 +206,14 @@ def round_minifloat(
         x = out[i] / d
         low = np.floor(x)
         up = ONE if np.float32(np.int32((words[i] >> EIGHT) ^ mask)) * UNIT < x - low else ZERO
-        out[i] = (low + up) * d * s[i]
+        out[i] = (low + up) * d * t[i]
 
 
 @compiled
 def round_table(
-    out: Array, values: Array, words: Words, mask: np.uint32, s: Array, low: Array, high: Array, levels: Array
+    out: Array, values: Array, words: Words, mask: np.uint32, s: Array, t: Array, low: Array, high: Array, levels: Array
 ) -> None:
-    """Rounded weights on 16 sorted levels; `low` and `high` are scratch."""
+    """Rounded weights on 16 sorted levels, times `t`; `low` and `high` are scratch."""
     first, final = levels[0], levels[LEVELS - 1]
     for i in range(out.size):
         x = values[i] / s[i]
@@ -229,7 +229,7 @@ def round_table(
         gap = high[i] - low[i]
         p = (out[i] - low[i]) / (gap if gap > ZERO else ONE)
         up = np.float32(np.int32((words[i] >> EIGHT) ^ mask)) * UNIT < p
-        out[i] = ((high[i] if up else low[i]) + ZERO) * s[i]
+        out[i] = ((high[i] if up else low[i]) + ZERO) * t[i]
 
 
 @compiled
@@ -238,6 +238,22 @@ def fetch(array: Array | Patterns, start: int, stop: int) -> None:
     if array.size > 0:
         for i in range(start, stop, LINE):
             prefetch(array, i)
+
+
+@compiled
+def scatter(target: Array | Patterns, values: Array | Patterns, order: Layout, start: int) -> None:
+    """Write the elements start.. of a tensor `[A, B, S]` into memory that holds it as `[A, S, B]`; order = B, S."""
+    channels, places = order[0], order[1]
+    inner = channels * places
+    base, at = start // inner * inner, start % inner
+    channel, place = at // places, at % places
+    for i in range(values.size):
+        target[base + place * channels + channel] = values[i]
+        place += 1
+        if place == places:
+            place, channel = 0, channel + 1
+            if channel == channels:
+                channel, base = 0, base + inner
 
 
 @compiled
@@ -250,20 +266,24 @@ def round_range(
     scale: Array,
     zero: Array,
     layout: Layout,
+    order: Layout,
     address: Address,
     kind: int,
     rule: Array,
+    unit: bool,
     start: int,
     stop: int,
 ) -> None:
     """Round the elements start..stop-1; `start` is a multiple of four.
 
     Weights come from float32 `source`, or from 16-bit patterns in `source16` where it is not empty; so do targets.
+    Targets are in the order of the source unless `order` says how they lie (see `scatter`). `unit`: without the scale.
     """
     words, mask = np.empty(PART, np.uint32), np.uint32(address[5])
     s, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     wide, rounded = np.empty(PART, np.float32), np.empty(PART, np.float32)
-    low, high = np.empty(PART, np.float32), np.empty(PART, np.float32)
+    low, high, ones = np.empty(PART, np.float32), np.empty(PART, np.float32), np.ones(PART, np.float32)
+    narrowed, moved = np.empty(PART, np.uint16), order.size > 0
     known = start
     for first in range(start, stop, BLOCK):
         count = min(BLOCK, stop - first)
@@ -277,17 +297,24 @@ def round_range(
             fetch(source16, a + AHEAD, b + AHEAD)
             fill_words(words, np.uint64(a // 4), address)
             scales, zeros = s[a - first : b - first], z[a - first : b - first]
+            times = ones[: b - a] if unit else scales
             values, out = source[a:b], target[a:b]
             if source16.size > 0:
                 values = wide[: b - a]
                 widen(values, source16[a:b], half)
-            if target16.size > 0:
+            if moved or target16.size > 0:
                 out = rounded[: b - a]
             if kind == INTEGER:
-                round_integer(out, values, words, mask, scales, zeros, rule[0])
+                round_integer(out, values, words, mask, scales, times, zeros, rule[0])
             elif kind == MINIFLOAT:
-                round_minifloat(out, values, words, mask, scales, low, rule)
+                round_minifloat(out, values, words, mask, scales, times, low, rule)
             else:
-                round_table(out, values, words, mask, scales, low, high, rule)
-            if target16.size > 0:
+                round_table(out, values, words, mask, scales, times, low, high, rule)
+            if target16.size == 0:
+                if moved:
+                    scatter(target, out, order, a)
+            elif moved:
+                narrow(narrowed[: b - a], out)
+                scatter(target16, narrowed[: b - a], order, a)
+            else:
                 narrow(target16[a:b], out)

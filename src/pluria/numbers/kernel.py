@@ -37,7 +37,7 @@ def serves(tensor: Tensor, grid: Grid, out: Tensor) -> bool:
     """Whether this kernel can round `tensor` into `out`."""
     return (
         _plain(tensor, READS)
-        and _plain(out, WRITES)
+        and _plain(out, WRITES, last=out.shape == tensor.shape)
         and not out.requires_grad
         and isinstance(grid.format, Integer | Minifloat | NormalFloat)
         and tensor.numel() == out.numel() == grid.layout.numel <= ELEMENTS
@@ -48,19 +48,27 @@ def serves(tensor: Tensor, grid: Grid, out: Tensor) -> bool:
 
 
 def round_stochastic(
-    tensor: Tensor, grid: Grid, key: tuple[int, int], tensor_id: int, group: int, mask: int, out: Tensor
+    tensor: Tensor,
+    grid: Grid,
+    key: tuple[int, int],
+    tensor_id: int,
+    group: int,
+    mask: int,
+    out: Tensor,
+    *,
+    unit: bool = False,
 ) -> Tensor:
-    """Write the rounded values of `tensor` into `out` and return it."""
+    """Write the rounded values of `tensor` (without their scale, if `unit`) into `out` and return it."""
     loops = _loops()
     if loops is None:
         raise ValueError("the kernel serves no tensor, because Numba cannot be imported; ask `serves` first")
     source, target = _array(tensor), _array(out)
     scale, zero, kind, rule = _rule(grid, loops)
     address = np.array([*key, tensor_id, group, ROUNDING, mask], np.uint64)
-    layout, half = _layout(grid), tensor.dtype == torch.float16
+    layout, order, half = _layout(grid), _order(out), tensor.dtype == torch.float16
 
     def work(start: int, stop: int) -> None:
-        loops.round_range(*target, *source, half, scale, zero, layout, address, kind, rule, start, stop)
+        loops.round_range(*target, *source, half, scale, zero, layout, order, address, kind, rule, unit, start, stop)
 
     _share(work, tensor.numel(), loops.BLOCK)
     return out
@@ -87,18 +95,29 @@ def _loops() -> ModuleType | None:
     return compiled
 
 
-def _plain(tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> bool:
-    """Subclasses may hold no memory of their own; they take the reference."""
+def _plain(tensor: Tensor, dtypes: tuple[torch.dtype, ...], *, last: bool = False) -> bool:
+    """Subclasses may hold no memory of their own; they take the reference. `last`: channels may lie last in memory."""
     kind = type(tensor) in (Tensor, torch.nn.Parameter)
-    return kind and tensor.device.type == "cpu" and tensor.dtype in dtypes and tensor.is_contiguous()
+    dense = tensor.is_contiguous() or (last and _channels_last(tensor))
+    return kind and tensor.device.type == "cpu" and tensor.dtype in dtypes and dense
+
+
+def _channels_last(tensor: Tensor) -> bool:
+    return tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _array(tensor: Tensor) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
     """The tensor's memory as float32 or as 16-bit patterns; the other of the two is empty."""
-    flat = tensor.detach().view(-1)
+    tensor = tensor.detach() if tensor.is_contiguous() else tensor.detach().permute(0, 2, 3, 1)
+    flat = tensor.view(-1)
     if flat.dtype == torch.float32:
         return flat.numpy(), np.empty(0, np.uint16)
     return np.empty(0, np.float32), flat.view(torch.int16).numpy().view(np.uint16)
+
+
+def _order(out: Tensor) -> NDArray[np.int64]:
+    """Channels and places of a tensor whose channels lie last in memory, nothing for a contiguous one."""
+    return np.array([] if out.is_contiguous() else [out.shape[1], out[0, 0].numel()], np.int64)
 
 
 def _layout(grid: Grid) -> NDArray[np.int64]:

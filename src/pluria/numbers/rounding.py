@@ -36,19 +36,22 @@ class Address:
     mask: int
 
 
-def round_stochastic(tensor: Tensor, grid: Grid, address: Address, out: Tensor) -> Tensor:
-    """Write the rounded values of `tensor` into `out` (same shape and device, contiguous) and return it."""
+def round_stochastic(tensor: Tensor, grid: Grid, address: Address, out: Tensor, *, unit: bool = False) -> Tensor:
+    """Write the rounded values of `tensor` into `out` of the same shape and return it; `unit`: without their scale.
+
+    `out` may have any dtype, device and memory format. The kernel serves contiguous and channels-last ones.
+    """
     place = (address.key.words, address.tensor, address.group, address.mask)
     if kernel.serves(tensor, grid, out):
-        return kernel.round_stochastic(tensor, grid, *place, out)
-    if gpu.serves(tensor, grid, out):
+        return kernel.round_stochastic(tensor, grid, *place, out, unit=unit)
+    if not unit and gpu.serves(tensor, grid, out):
         return gpu.round_stochastic(tensor, grid, *place, out)
-    return _round(tensor, grid, address, out)
+    return _round(tensor, grid, address, out, unit)
 
 
-def round_nearest(tensor: Tensor, grid: Grid, out: Tensor) -> Tensor:
-    """Write the nearest grid values into `out`, ties to the even code, and return it."""
-    return _round(tensor, grid, None, out)
+def round_nearest(tensor: Tensor, grid: Grid, out: Tensor, *, unit: bool = False) -> Tensor:
+    """Write the nearest grid values into `out`, ties to the even code, and return it; `unit`: without their scale."""
+    return _round(tensor, grid, None, out, unit)
 
 
 def codes(tensor: Tensor, grid: Grid, address: Address | None) -> Tensor:
@@ -147,11 +150,13 @@ def uniforms_at(address: Address, start: int, stop: int, device: torch.device) -
     return uniforms(word ^ (address.mask << 8))
 
 
-def _round(tensor: Tensor, grid: Grid, address: Address | None, out: Tensor) -> Tensor:
-    flat = out.view(-1)
-    for where, unit, scale, _ in _rounded(tensor, grid, address):
-        flat[where] = (unit * scale).to(out.dtype)
-    return out
+def _round(tensor: Tensor, grid: Grid, address: Address | None, out: Tensor, unit: bool = False) -> Tensor:
+    straight = out.is_contiguous() and out.device == tensor.device
+    target = out if straight else torch.empty(tensor.shape, dtype=out.dtype, device=tensor.device)
+    flat = target.view(-1)
+    for where, value, scale, _ in _rounded(tensor, grid, address):
+        flat[where] = (value if unit else value * scale).to(out.dtype)
+    return out if straight else out.copy_(target)
 
 
 __all__ = [

@@ -2,10 +2,11 @@
 
 from pluria.predict.ask import Asked, Part, ask
 from pluria.predict.batches import Batches, first, logits
+from pluria.predict.choose import Choice
 from pluria.predict.cluster import Ray
 from pluria.predict.gather import gather
 from pluria.predict.linear import EnsembleLinear, ensemble_linear
-from pluria.predict.loop import Block, Runner, View, identity, predict, runner
+from pluria.predict.loop import Block, Runner, View, choose_backend, identity, predict, runner
 from pluria.predict.map import Mapper, local
 from pluria.predict.processes import Processes
 
@@ -13,6 +14,7 @@ __all__ = [
     "Asked",
     "Batches",
     "Block",
+    "Choice",
     "EnsembleLinear",
     "Mapper",
     "Part",
@@ -21,6 +23,7 @@ __all__ = [
     "Runner",
     "View",
     "ask",
+    "choose_backend",
     "ensemble_linear",
     "first",
     "gather",

@@ -5,23 +5,26 @@ Block   example ids [n], member numbers [k], outputs [k, n, ..., C] float32, tar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pluria.core.calling import call, moved, place
+from pluria.core.calling import moved, place
 from pluria.core.ensemble import Ensemble
-from pluria.core.model import tensors, working_copy
+from pluria.core.model import tensors
 from pluria.core.params import check_fit
+from pluria.predict.backends import NAMES, PLAIN, Name, Run, Storage, floating
+from pluria.predict.backends import backend as make
 from pluria.predict.batches import Batches, first, logits, refuse_unstable
-from pluria.predict.linear import in_tiles
-from pluria.predict.vmap import side_by_side
+from pluria.predict.choose import Choice, fastest
 
 View = Callable[[Any], Any]
-Backend = Literal["loop", "vmap", "triton"]
+Backend = Name | Literal["auto"] | Choice
+TOLERANCE = 0.02
+"""The largest error of a back end that `auto` takes, see `choose.py`: that of bfloat16 is some 1e-3."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def predict(
     views: Sequence[View] = (identity,),
     block: int = 1,
     backend: Backend = "loop",
+    tolerance: float = TOLERANCE,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     channels_last: bool = False,
@@ -67,9 +71,9 @@ def predict(
     output      finds the tensor in what the model returns
     class_axis  where the classes lie in that tensor, the batch axis counted; they are moved last
     views       member number i sees views[i mod V](inputs)
-    backend     "loop": members are written in place into one working copy; "vmap": a block side by side, for small
-                models (equal to the loop within float32 rounding); "triton": like vmap, with linear layers that read
-                their weights once for up to eight members of the block, meant for GPUs
+    backend     "loop": members are written in place into one working copy. "auto": the fastest of several ways on
+                the first batch, of those that agree with the loop within `tolerance`; or one of them by name (see
+                `backends.py`), or a `Choice` of `choose_backend`
     device, dtype, channels_last   of the working copy; outputs come back in float32 on the CPU. Floating inputs are
                 cast to `dtype`, or to that of the network's parameters where they have one
 
@@ -79,7 +83,7 @@ def predict(
     refuse_unstable(batches)
     return runner(
         model, ensemble, inputs=inputs, output=output, class_axis=class_axis, views=views, block=block, backend=backend,
-        device=device, dtype=dtype, channels_last=channels_last,
+        tolerance=tolerance, device=device, dtype=dtype, channels_last=channels_last,
     )(batches)  # fmt: skip
 
 
@@ -93,6 +97,7 @@ def runner(
     views: Sequence[View] = (identity,),
     block: int = 1,
     backend: Backend = "loop",
+    tolerance: float = TOLERANCE,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     channels_last: bool = False,
@@ -105,23 +110,75 @@ def runner(
     """
     if block < 1 or not views:
         raise ValueError(f"a block has one member or more and there is at least one view; got {block} and {len(views)}")
-    if backend not in ("loop", "vmap", "triton"):
-        raise ValueError(f"a back end is 'loop', 'vmap' or 'triton'; got {backend!r}")
+    name = backend.backend if isinstance(backend, Choice) else backend
+    if name not in (*NAMES, "auto"):
+        raise ValueError(f"a back end is one of {', '.join((*NAMES, 'auto'))}; got {name!r}")
+    if name not in PLAIN and (channels_last or dtype not in (None, torch.float32)):
+        raise ValueError(f"back end {name!r} keeps its own dtype and order; leave out `dtype` and `channels_last`")
     check_fit(ensemble.outline(), tensors(model), what="the ensemble")
     where = place(model) if device is None else torch.device(device)
-    twin = working_copy(model, device=where, dtype=dtype, channels_last=channels_last)
-    run = {"loop": _one_by_one, "vmap": side_by_side, "triton": in_tiles}[backend](twin, ensemble)
-    to = (where, dtype or _dtype(twin))
+    storage, to = Storage(where, dtype, channels_last), (where, dtype or floating(model))
+    made: list[Run] = [] if backend == "auto" else [_named(backend, model, ensemble, storage)]
 
     def some(batches: Batches, members: Sequence[int] | None = None) -> Iterator[Block]:
-        chosen = ensemble.members if members is None else tuple(members)
-        return _blocks(run, chosen, batches, inputs, output, class_axis, views, block, to)
+        wanted = ensemble.members if members is None else tuple(members)
+        if not made:
+            choice = _chosen(model, ensemble, batches, inputs, output, views, block, tolerance, storage, to)
+            made.append(_named(choice, model, ensemble, storage))
+        return _blocks(made[0], wanted, batches, inputs, output, class_axis, views, block, to)
 
     return some
 
 
-Run = Callable[[Sequence[int], Sequence[Any], Callable[[Any], Tensor]], Tensor]
-"""(members, the inputs each member sees, output) -> [k, n, ...]"""
+def choose_backend(
+    model: nn.Module,
+    ensemble: Ensemble,
+    batches: Batches,
+    *,
+    inputs: Callable[[Any], tuple[Any, Tensor | None]] = first,
+    output: Callable[[Any], Tensor] = logits,
+    views: Sequence[View] = (identity,),
+    block: int = 1,
+    tolerance: float = TOLERANCE,
+    device: torch.device | str | None = None,
+) -> Choice:
+    """What `predict(backend="auto")` would take for these batches, and why; give it to `predict` as its `backend`.
+
+    Arguments and errors are those of `predict`. Only the first batch is looked at. Times differ from run to run, and so
+    may the choice: keep it where equal bits are wanted.
+    """
+    refuse_unstable(batches)
+    check_fit(ensemble.outline(), tensors(model), what="the ensemble")
+    where = place(model) if device is None else torch.device(device)
+    to = (where, floating(model))
+    return _chosen(model, ensemble, batches, inputs, output, views, block, tolerance, Storage(where, None), to)
+
+
+def _named(backend: Name | Choice, model: nn.Module, ensemble: Ensemble, storage: Storage) -> Run:
+    choice = backend if isinstance(backend, Choice) else Choice(backend)
+    return make(choice.backend, model, ensemble, storage, batch=choice.batch)
+
+
+def _chosen(
+    model: nn.Module,
+    ensemble: Ensemble,
+    batches: Batches,
+    inputs: Callable[[Any], tuple[Any, Tensor | None]],
+    output: Callable[[Any], Tensor],
+    views: Sequence[View],
+    block: int,
+    tolerance: float,
+    storage: Storage,
+    to: tuple[torch.device, torch.dtype | None],
+) -> Choice:
+    """The choice for the first of some batches."""
+    for batch in batches:
+        with torch.inference_mode():
+            x = moved(inputs(batch)[0], *to)
+            each = [views[member % len(views)](x) for member in (ensemble.members[0], ensemble.members[-1])]
+        count = len(batches) if isinstance(batches, Sized) else None
+        return fastest(model, ensemble, each, output, storage, block=block, batches=count, tolerance=tolerance)
+    return Choice("loop", tried=("nothing tried: there was no batch",))
 
 
 def _blocks(
@@ -162,42 +219,3 @@ def _classes_last(outputs: Tensor, class_axis: int) -> Tensor:
             f"got {class_axis}"
         )
     return outputs.movedim(class_axis % axes + 1, -1)
-
-
-def _dtype(model: nn.Module) -> torch.dtype | None:
-    """The floating dtype of the model's parameters, None where they have none or several."""
-    found = {value.dtype for value in model.parameters() if value.is_floating_point()}
-    return found.pop() if len(found) == 1 else None
-
-
-def _one_by_one(twin: nn.Module, ensemble: Ensemble) -> Run:
-    own, restore = tensors(twin), _scratch(twin)
-    held: list[int] = []
-
-    def run(members: Sequence[int], each: Sequence[Any], output: Callable[[Any], Tensor]) -> Tensor:
-        rows = []
-        for member, x in zip(members, each, strict=True):
-            if held != [member]:
-                ensemble.write(member, own)
-                held[:] = [member]
-            restore()
-            rows.append(output(call(twin, x)).to(torch.float32))
-        return torch.stack(rows)
-
-    return run
-
-
-def _scratch(twin: nn.Module) -> Callable[[], None]:
-    """Puts buffers that no checkpoint holds (caches) back: no member, batch or block may see what another left."""
-    kept = [
-        (module, name, value.clone())
-        for module in twin.modules()
-        for name, value in module.named_buffers(recurse=False)
-        if name in module._non_persistent_buffers_set
-    ]
-
-    def restore() -> None:
-        for module, name, value in kept:
-            setattr(module, name, value.clone())
-
-    return restore

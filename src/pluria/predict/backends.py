@@ -1,0 +1,145 @@
+"""The ways to run members: each makes a working copy and a function that runs members on it.
+
+loop            one working copy, members written into it in place: the reference
+channels_last   the same in channels-last order, codes and scales apart, batch norm folded
+bfloat16        that in bfloat16: exact codes, 16-bit activations
+compiled        that under torch.compile
+vmap            the members of a block side by side
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pluria.core.calling import call, moved
+from pluria.core.ensemble import Ensemble
+from pluria.core.family import Shared
+from pluria.core.model import tensors, working_copy
+from pluria.core.params import memory
+from pluria.predict.fold import NORMS, norms_behind
+from pluria.predict.linear import in_tiles
+from pluria.predict.pieces import in_pieces
+from pluria.predict.scaled import Scaled, Writer, scaled
+from pluria.predict.vmap import side_by_side
+
+Name = Literal["loop", "channels_last", "bfloat16", "compiled", "vmap", "triton"]
+NAMES: tuple[Name, ...] = ("loop", "channels_last", "bfloat16", "compiled", "vmap", "triton")
+PLAIN = ("loop", "vmap", "triton")
+"""Ways that take the caller's dtype and memory order."""
+
+Run = Callable[[Sequence[int], Sequence[Any], Callable[[Any], Tensor]], Tensor]
+"""(members, the inputs each member sees, output) -> [k, n, ...]"""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where and how the working copy is kept; what a plain loop and `vmap` take from the caller."""
+
+    device: torch.device
+    dtype: torch.dtype | None
+    channels_last: bool = False
+
+
+def backend(name: Name, model: nn.Module, ensemble: Ensemble, storage: Storage, *, batch: int | None = None) -> Run:
+    """A function that runs members in one of the ways; `batch` examples at a time, all of a batch if None."""
+    if name in PLAIN:
+        twin = working_copy(model, device=storage.device, dtype=storage.dtype, channels_last=storage.channels_last)
+        if name != "loop":
+            return (side_by_side if name == "vmap" else in_tiles)(twin, ensemble)
+        return _one_by_one(twin, _plain(twin, ensemble, tensors(twin)), batch)
+    dtype = torch.float32 if name == "channels_last" else torch.bfloat16
+    twin, writers = _fast(model, ensemble, storage.device, dtype)
+    called = torch.compile(twin, dynamic=False) if name == "compiled" else twin
+    return _one_by_one(twin, writers, batch, cast=dtype, called=called)
+
+
+def floating(model: nn.Module) -> torch.dtype | None:
+    """The floating dtype of the model's parameters, None where they have none or several."""
+    found = {value.dtype for value in model.parameters() if value.is_floating_point()}
+    return found.pop() if len(found) == 1 else None
+
+
+def _fast(
+    model: nn.Module, ensemble: Ensemble, device: torch.device, dtype: torch.dtype
+) -> tuple[nn.Module, list[Writer]]:
+    """A channels-last working copy with exact codes, and what writes a member into it."""
+    twin = working_copy(model, device=device, dtype=dtype, channels_last=True)
+    for module in twin.modules():
+        if isinstance(module, NORMS):
+            module.float()  # 16-bit statistics would be worse than what is normalised by them
+    own = dict(tensors(twin))
+    writers, served = scaled(twin, ensemble, norms_behind(twin))
+    rest = {name: value for name, value in own.items() if name not in served}
+    return twin, writers + _plain(twin, ensemble, rest)
+
+
+def _plain(twin: nn.Module, ensemble: Ensemble, own: Mapping[str, Tensor]) -> list[Writer]:
+    """Writers of tensors as they are; parameters that all members share are written once, at once."""
+    parameters: set[int] = {id(value) for value in twin.parameters()}
+    distinct: dict[Hashable, str] = {}
+    for name in ensemble.families:
+        if name in own:
+            distinct.setdefault(memory(own[name]), name)
+    fixed = {n for n in distinct.values() if isinstance(ensemble.families[n], Shared) and id(own[n]) in parameters}
+    with torch.no_grad():
+        for name in fixed:
+            ensemble.families[name].write(ensemble.members[0], own[name])
+    varying = [(ensemble.families[name], own[name]) for name in distinct.values() if name not in fixed]
+
+    def write(member: int) -> None:
+        with torch.no_grad():
+            for family, value in varying:
+                family.write(member, value)
+
+    return [write]
+
+
+def _one_by_one(
+    twin: nn.Module,
+    writers: Sequence[Writer],
+    batch: int | None,
+    *,
+    cast: torch.dtype | None = None,
+    called: Callable[..., Any] | None = None,
+) -> Run:
+    restore, model = _scratch(twin), called or twin
+    held: list[int] = []
+
+    def run(members: Sequence[int], each: Sequence[Any], output: Callable[[Any], Tensor]) -> Tensor:
+        rows = []
+        for member, x in zip(members, each, strict=True):
+            if held != [member]:
+                for write in writers:
+                    write(member)
+                held[:] = [member]
+
+            def forward(part: Any) -> Tensor:
+                restore()
+                return output(call(model, part)).to(torch.float32)
+
+            rows.append(in_pieces(forward, x if cast is None else moved(x, None, cast, channels_last=True), batch))
+        return torch.stack(rows)
+
+    return run
+
+
+def _scratch(twin: nn.Module) -> Callable[[], None]:
+    """Puts buffers that no checkpoint holds (caches) back: no member, batch or block may see what another left."""
+    kept = [
+        (module, name, value.clone())
+        for module in twin.modules()
+        if not isinstance(module, Scaled)
+        for name, value in module.named_buffers(recurse=False)
+        if name in module._non_persistent_buffers_set
+    ]
+
+    def restore() -> None:
+        for module, name, value in kept:
+            setattr(module, name, value.clone())
+
+    return restore

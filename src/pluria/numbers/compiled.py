@@ -243,8 +243,7 @@ def fetch(array: Array | Patterns, start: int, stop: int) -> None:
 @compiled
 def scatter(target: Array | Patterns, values: Array | Patterns, order: Layout, start: int) -> None:
     """Write the elements start.. of a tensor `[A, B, S]` into memory that holds it as `[A, S, B]`; order = B, S."""
-    channels, places = order[0], order[1]
-    inner = channels * places
+    channels, places, inner = order[0], order[1], order[0] * order[1]
     base, at = start // inner * inner, start % inner
     channel, place = at // places, at % places
     for i in range(values.size):
@@ -257,34 +256,19 @@ def scatter(target: Array | Patterns, values: Array | Patterns, order: Layout, s
 
 
 @compiled
-def round_range(
-    target: Array,
-    target16: Patterns,
-    source: Array,
-    source16: Patterns,
-    half: bool,
-    scale: Array,
-    zero: Array,
-    layout: Layout,
-    order: Layout,
-    address: Address,
-    kind: int,
-    rule: Array,
-    unit: bool,
-    start: int,
-    stop: int,
-) -> None:
-    """Round the elements start..stop-1; `start` is a multiple of four.
+def round_range(memory: Any, grid: Any, address: Address, unit: bool, start: int, stop: int) -> None:
+    """Round the elements start..stop-1; `start` is a multiple of four. `unit`: without the scale.
 
-    Weights come from float32 `source`, or from 16-bit patterns in `source16` where it is not empty; so do targets.
-    Targets are in the order of the source unless `order` says how they lie (see `scatter`). `unit`: without the scale.
+    memory = target, target16, source, source16, half, order: weights come from float32 `source`, or from patterns in
+    `source16` where it is not empty; so do targets, which lie as the source does unless `order` says how (`scatter`).
     """
+    target, target16, source, source16, half, order = memory
+    scale, zero, layout, kind, rule = grid
     words, mask = np.empty(PART, np.uint32), np.uint32(address[5])
-    s, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    s, z, known = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), start
     wide, rounded = np.empty(PART, np.float32), np.empty(PART, np.float32)
     low, high, ones = np.empty(PART, np.float32), np.empty(PART, np.float32), np.ones(PART, np.float32)
     narrowed, moved = np.empty(PART, np.uint16), order.size > 0
-    known = start
     for first in range(start, stop, BLOCK):
         count = min(BLOCK, stop - first)
         if first + count > known:
@@ -298,23 +282,20 @@ def round_range(
             fill_words(words, np.uint64(a // 4), address)
             scales, zeros = s[a - first : b - first], z[a - first : b - first]
             times = ones[: b - a] if unit else scales
-            values, out = source[a:b], target[a:b]
+            values = wide[: b - a] if source16.size > 0 else source[a:b]
+            out = rounded[: b - a] if moved or target16.size > 0 else target[a:b]
             if source16.size > 0:
-                values = wide[: b - a]
                 widen(values, source16[a:b], half)
-            if moved or target16.size > 0:
-                out = rounded[: b - a]
             if kind == INTEGER:
                 round_integer(out, values, words, mask, scales, times, zeros, rule[0])
             elif kind == MINIFLOAT:
                 round_minifloat(out, values, words, mask, scales, times, low, rule)
             else:
                 round_table(out, values, words, mask, scales, times, low, high, rule)
-            if target16.size == 0:
+            if target16.size > 0:
+                part = narrowed[: b - a] if moved else target16[a:b]
+                narrow(part, out)
                 if moved:
-                    scatter(target, out, order, a)
+                    scatter(target16, part, order, a)
             elif moved:
-                narrow(narrowed[: b - a], out)
-                scatter(target16, narrowed[: b - a], order, a)
-            else:
-                narrow(target16[a:b], out)
+                scatter(target, out, order, a)

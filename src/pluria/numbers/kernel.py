@@ -65,10 +65,11 @@ def round_stochastic(
     source, target = _array(tensor), _array(out)
     scale, zero, kind, rule = _rule(grid, loops)
     address = np.array([*key, tensor_id, group, ROUNDING, mask], np.uint64)
-    layout, order, half = _layout(grid), _order(out), tensor.dtype == torch.float16
+    memory = (*target, *source, tensor.dtype == torch.float16, _order(out))
+    rules = (scale, zero, _layout(grid), kind, rule)
 
     def work(start: int, stop: int) -> None:
-        loops.round_range(*target, *source, half, scale, zero, layout, order, address, kind, rule, unit, start, stop)
+        loops.round_range(memory, rules, address, unit, start, stop)
 
     _share(work, tensor.numel(), loops.BLOCK)
     return out

@@ -244,8 +244,7 @@ def fetch(array: Array | Patterns, start: int, stop: int) -> None:
 def scatter(target: Array | Patterns, values: Array | Patterns, order: Layout, start: int) -> None:
     """Write the elements start.. of a tensor `[A, B, S]` into memory that holds it as `[A, S, B]`; order = B, S."""
     channels, places, inner = order[0], order[1], order[0] * order[1]
-    base, at = start // inner * inner, start % inner
-    channel, place = at // places, at % places
+    base, channel, place = start // inner * inner, start % inner // places, start % places
     for i in range(values.size):
         target[base + place * channels + channel] = values[i]
         place += 1

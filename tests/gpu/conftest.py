@@ -8,6 +8,9 @@ import torch
 
 from pluria.numbers import gpu, kernel
 
+collect_ignore = ["compiling.py"]
+"""A script that imports Triton, started by a test; doctests are looked for in every module."""
+
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:

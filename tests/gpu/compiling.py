@@ -16,7 +16,9 @@ from triton.compiler import ASTSource
 
 from pluria.numbers import tiled
 from pluria.predict.kernels import tiled as product
+from pluria.predict.kernels.product import Tiles
 
+TILES = Tiles()
 POINTERS = {"target": "*i16", "source": "*i16", "y": "*i16", "x": "*i16", "bias": "*fp32", "planes": "*u8"}
 LONG = {"count", "size", "groups", "outer", "channels", "inner"}
 
@@ -42,7 +44,9 @@ def compiled(function: Any, constants: dict[str, Any], capability: int, weight: 
     signature = kinds(function, constants, weight)
     at = {(function.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(function, signature, at)
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"enable_fp_fusion": False})
+    made = triton.compile(
+        source, target=GPUTarget("cuda", capability, 32), options={"enable_fp_fusion": False, "num_warps": TILES.warps}
+    )
     text = made.asm["ptx"]
     counted = {word: text.count(word) for word in ("div.rn.f32", "div.full", "div.approx", ".ftz", "fma.rn", "mma")}
     return {**counted, "bytes": len(made.asm["cubin"]), "shared": made.metadata.shared}
@@ -56,7 +60,7 @@ def main() -> None:
             constants = {"ALONE": False, "RUNS": runs, "SMALL": small, "READ": True, "WRITE": True, "BLOCK": 1024}
             found[f"round {capability} {runs} {small}"] = compiled(tiled.round_block, constants, capability)
         for stored, shared in ((True, True), (False, True), (True, False))[2 * number :]:
-            sizes = {"M": 8, "ROWS": 16, "OUTS": 32, "INS": 64}
+            sizes = {"M": 8, "ROWS": TILES.rows, "OUTS": TILES.outputs, "INS": TILES.inputs}
             flags = {"STORED": stored, "SHARED": shared, "BIAS": True, "COMMON": stored, "ALIGNED": True}
             reads = {"READ_X": True, "READ_WEIGHT": True, "READ_BIAS": False, "DOT": product.tl.bfloat16}
             name = f"multiply {capability} {'stored' if stored else 'drawn'} {'shared' if shared else 'each'}"

@@ -35,7 +35,7 @@ def test_ways_take_turns() -> None:
 def test_rows_of_the_linear_layer(shared: bool) -> None:
     rows = gpu_linear.measure((8, 16), 3, shared, 8, 1, [Tiles(outputs=16, inputs=16)], CPU)
     names = [row.name for row in rows]
-    assert names == ["one model", "K linear", "bmm", "planes 16x16x16 w4 s2", "drawn 16x16x16 w4 s2"]
+    assert names == ["one model", "K linear", "bmm", "planes 16x16x16 w8 s2", "drawn 16x16x16 w8 s2"]
     assert rows[0].models == 1.0
     assert gpu_linear.table(rows).row_count == 5
     assert len(gpu_linear.tiles(quick=True)) == 1 < len(gpu_linear.tiles(quick=False))

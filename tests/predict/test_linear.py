@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -122,6 +123,26 @@ def test_a_network_with_its_layers_swapped(form: Form) -> None:
     got, _ = pluria.gather(predict(*ensemble_linear(model, ensemble, form=form), batches, backend="vmap", block=9))
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
     assert type(model[0]) is nn.Linear
+
+
+def test_a_language_model() -> None:
+    """Attention, rotations and norms get the member axis from vmap; the head is not rounded, so it stays."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "vocab_size": 30}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "attn_implementation": "eager", "eos_token_id": 2}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **heads))
+    ensemble = pluria.low_precision(model, format="int4", members=5)
+    batches = [{"input_ids": torch.randint(0, 30, (2, 7)), "use_cache": False}]
+
+    def whole(batch: Any) -> tuple[Any, None]:
+        return batch, None
+
+    want, _ = pluria.gather(predict(model, ensemble, batches, inputs=whole))
+    got, _ = pluria.gather(predict(model, ensemble, batches, inputs=whole, backend="triton", block=5))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    layers, _ = swap(copy.deepcopy(model), ensemble)
+    assert len(layers) == 14
 
 
 @pytest.mark.parametrize("block_size", [1, 4, 9])

@@ -9,7 +9,7 @@ are float32 `[O, G]`. Integers are exact in bfloat16, so only products and sums 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from pluria.numbers.format import Integer
 from pluria.numbers.gpu import limits, signed
 from pluria.numbers.grid import Grid
 from pluria.numbers.packing import unpack
-from pluria.numbers.rounding import Address, codes, floor_codes
+from pluria.numbers.rounding import Address, codes, decode, floor_codes, round_stochastic
 
 BYTE = 8
 """Members whose bits share a byte."""
@@ -94,21 +94,12 @@ def planes(family: Family, members: Sequence[int]) -> Planes:
     Raises ValueError where the family has no shared floor in an integer format.
     """
     _refuse(family)
-    if isinstance(family, Coded) and family.planes is not None:
-        count, grid = family.shape.numel(), family.grids[0]
-        floor = unpack(family.codes[0], grid.format.bits, count)
-        bits = [unpack(family.planes[member], 1, count) for member in members]
-    else:
-        assert isinstance(family, Rounded)
-        value, grid = family.parts(0)
-        floor = floor_codes(value, grid)
-        bits = [codes(value, grid, family.address(member)) - floor for member in members]
-    packed = torch.zeros((-(-len(bits) // BYTE), floor.numel()), dtype=torch.uint8, device=floor.device)
+    floor, grid, bits = _stored(family, members) if isinstance(family, Coded) else _made(family, members)
+    packed = torch.zeros((-(-len(members) // BYTE), floor.numel()), dtype=torch.uint8, device=floor.device)
     for position, bit in enumerate(bits):
-        packed[position // BYTE] |= (bit << position % BYTE).to(torch.uint8)
-    scale, zero = _tables(grid, family.shape)
+        packed[position // BYTE] |= bit.to(torch.uint8) << position % BYTE
     shape = tuple(family.shape)
-    return Planes(floor.to(torch.uint8).view(shape), packed.view(-1, *shape), scale, zero, len(bits))
+    return Planes(floor.view(shape), packed.view(-1, *shape), *_tables(grid, shape), len(members))
 
 
 def drawn(family: Family, members: Sequence[int]) -> Drawn:
@@ -129,6 +120,25 @@ def drawn(family: Family, members: Sequence[int]) -> Drawn:
 def spread(table: Tensor, inputs: int) -> Tensor:
     """`[O, inputs]` of a value for each group `[O, G]`."""
     return table.repeat_interleave(inputs // table.shape[1], dim=1)
+
+
+def _stored(family: Coded, members: Sequence[int]) -> tuple[Tensor, Grid, Iterator[Tensor]]:
+    """Floor codes uint8, their grid, and the bits of one member after the other, all flat."""
+    count, grid, held = family.shape.numel(), family.grids[0], family.planes
+    assert held is not None
+    floor = unpack(family.codes[0], grid.format.bits, count).to(torch.uint8)
+    return floor, grid, (unpack(held[member], 1, count) for member in members)
+
+
+def _made(family: Family, members: Sequence[int]) -> tuple[Tensor, Grid, Iterator[Tensor]]:
+    """The same by rounding, which is fast: a member's bit is set where its value is not that of the floor."""
+    assert isinstance(family, Rounded)
+    value, grid = family.parts(0)
+    code = floor_codes(value, grid)
+    floor = decode(code, grid, torch.empty(value.shape, dtype=torch.float32, device=value.device))
+    made, places = torch.empty_like(floor), [family.address(member) for member in members]
+    bits = ((round_stochastic(value, grid, place, made) != floor).view(-1) for place in places if place is not None)
+    return code.to(torch.uint8), grid, bits
 
 
 def _tables(grid: Grid, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
-"""Ensembles for people and programs: a module, scikit-learn estimators, a transformers pipeline.
+"""Ensembles for people and programs: a module, scikit-learn estimators, a transformers pipeline, callbacks of trainers.
 
-Names are imported when they are first used: scikit-learn and transformers are extras.
+Names are imported when they are first used: scikit-learn, transformers and Lightning are extras.
 """
 
 from __future__ import annotations
@@ -10,16 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pluria.wrap.classifier import PluriaClassifier
+    from pluria.wrap.lightning import LightningCollectors
     from pluria.wrap.module import EnsembleModule
     from pluria.wrap.pipeline import ensemble_pipeline
     from pluria.wrap.regressor import PluriaRegressor
+    from pluria.wrap.trainer import TrainerCollectors
 
-__all__ = ["EnsembleModule", "PluriaClassifier", "PluriaRegressor", "ensemble_pipeline"]
+__all__ = [
+    "EnsembleModule",
+    "LightningCollectors",
+    "PluriaClassifier",
+    "PluriaRegressor",
+    "TrainerCollectors",
+    "ensemble_pipeline",
+]
 
 _OF = {
     "EnsembleModule": "module",
+    "LightningCollectors": "lightning",
     "PluriaClassifier": "classifier",
     "PluriaRegressor": "regressor",
+    "TrainerCollectors": "trainer",
     "ensemble_pipeline": "pipeline",
 }
 

@@ -1,0 +1,57 @@
+"""Collectors in a transformers `Trainer`: a callback that looks after every optimiser step, saved with checkpoints.
+
+callback = TrainerCollectors(swag=SWAG(...));  Trainer(..., callbacks=[callback]).train();  callback.ensemble("swag")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback
+
+from pluria.core.ensemble import Ensemble
+from pluria.train import Collector, State
+
+FILE = "pluria_collectors.pt"
+
+
+class TrainerCollectors(TrainerCallback):
+    """Folds a Trainer's run into the states of named collectors; they go on where a checkpoint is resumed from."""
+
+    def __init__(self, **collectors: Collector) -> None:
+        self.collectors, self.states = collectors, dict[str, State]()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module | None = None, **_: Any) -> None:
+        """Start, or go on from the checkpoint of the step that the Trainer stands at."""
+        if model is None:
+            raise ValueError("the Trainer gave no model to its callbacks, so there is nothing to collect")
+        self.states = {name: collector.start(model) for name, collector in self.collectors.items()}
+        if state.global_step:
+            self.states = self._read(Path(args.output_dir) / f"checkpoint-{state.global_step}" / FILE)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: nn.Module | None = None, **_: Any) -> None:
+        """Look at the network after an optimiser step."""
+        assert model is not None
+        for name, collector in self.collectors.items():
+            self.states[name] = collector.update(self.states[name], model, state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Put the states beside the Trainer's own, in the folder of the checkpoint."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            torch.save({name: each.state_dict() for name, each in self.states.items()}, folder / FILE)
+
+    def ensemble(self, name: str, **options: Any) -> Ensemble:
+        """What one of the collectors has; `options` are those of its `ensemble`."""
+        return self.collectors[name].ensemble(self.states[name], **options)
+
+    def _read(self, file: Path) -> dict[str, State]:
+        if not file.is_file():
+            raise ValueError(f"{file} is missing: the resumed run had no such callback. Start anew, or leave it out")
+        saved = torch.load(file, weights_only=True)
+        if set(saved) != set(self.collectors):
+            raise ValueError(f"{file} has the collectors {sorted(saved)}, here are {sorted(self.collectors)}")
+        return {name: State.from_state_dict(each) for name, each in saved.items()}

@@ -53,11 +53,14 @@ def test_the_table_and_its_figures(here: Path, pluria: Pluria) -> None:
 
 
 def test_the_table_is_printed(here: Path, pluria: Pluria, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("COLUMNS", "80")
     done = pluria(*COMMAND, "--members", 2, "--granularity", 4, "--pool", "logit", "--context", 8, "--quiet")
     assert (done.code, done.err) == (0, "")
-    assert "int5 ensemble, temperature" in done.out
-    assert "mutual information" in done.out
+    lines = done.out.splitlines()
+    assert all(name in done.out for name in ("perplexity", "member", "MI", "agreement"))
+    assert "…" not in done.out
+    both = [line for line in lines if line.strip().startswith("int5 ensemble ")]
+    assert [line.split()[2] == "1.000" for line in both] == [True, False]
 
 
 def test_a_dry_run_says_what_would_be_done(here: Path, pluria: Pluria) -> None:

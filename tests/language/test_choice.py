@@ -50,6 +50,13 @@ def test_likelihoods_are_those_of_one_continuation_at_a_time(batch: int) -> None
     assert [lengths.tolist() for lengths in found.lengths] == [[9, 5, 3], [3, 7]]
 
 
+def test_lengths_are_characters_without_the_space_in_front() -> None:
+    model = tiny("llama")
+    asked = Question("the cat", (" été", " chats noirs", "  a"), 0)  # in bytes 5, 11 and 1
+    found = choices(model, pluria.single(params_of(model)), [asked], tokenizer=tokenizer())
+    assert found.lengths[0].tolist() == [3, 11, 2]
+
+
 def test_figures_by_hand() -> None:
     scores = (torch.tensor([-4.0, -3.0]).double(), torch.tensor([-1.0, -2.0]).double())
     lengths = (torch.tensor([8.0, 3.0]).double(), torch.tensor([2.0, 2.0]).double())

@@ -45,7 +45,7 @@ def generate(
     Example: pluria generate folder --prompt "Once upon a time" --format int5 --members 8
     """
     from pluria.language import generate_batch, tokenizer_in
-    from pluria.language.ready import checked
+    from pluria.language.ready import check_network, checked
     from pluria.language.sampling import Sampling
     from pluria.recipe.resolve import device_of
     from pluria.sample.rounding import low_precision
@@ -56,6 +56,7 @@ def generate(
     with mistakes():
         Sampling(temperature, top_k, top_p)
         model = load(folder, trust=trust)
+        check_network(model)
         grid: dict[str, Any] = {"format": format, "coupling": coupling, "members": members, "key": seed}
         ensemble = low_precision(model, granularity=scale_of(granularity), **grid)
         how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "pool": pool, "backend": backend}

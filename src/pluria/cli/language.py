@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from pluria.core.ensemble import Ensemble
 
+TEMPERED = ", temperature"
+"""What the name of an arm ends in where its temperature was fitted."""
+
 
 def perplexity(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A Hugging Face folder with its tokenizer.")],
@@ -124,21 +127,26 @@ def _rows(
     for done, (name, ensemble) in enumerate(arms.items()):
         progress("scoring", done, len(arms))
         temperature = fit_token_temperature(model, ensemble, parts[0], **how)
-        for label, value in ((name, 1.0), (f"{name}, temperature", temperature)):
+        for label, value in ((name, 1.0), (f"{name}{TEMPERED}", temperature)):
             found = measured(model, ensemble, parts[1], temperature=value, **how)
             rows.append({"name": label, "temperature": value, "perplexity": found.perplexity, **vars(found)})
     return rows
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
+    """Narrow enough for a terminal of eighty columns: rows of one arm differ in the temperature T."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", "perplexity", "nats", "mean member", "ECE", "T", "mutual information", "agreement")
+    heads = ("", "T", "perplexity", "nats", "member", "ECE", "MI", "agreement")
+    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in table.columns[1:]:
+        column.justify = "right"
     for row in rows:
-        apart = [f"{row[key]:.4f}" if row["members"] > 1 else "" for key in ("mutual_information", "agreement")]
-        figures = [f"{row[key]:.4f}" for key in ("nats", "member_nats", "ece")]
-        table.add_row(row["name"], f"{row['perplexity']:.3f}", *figures, f"{row['temperature']:.3f}", *apart)
+        apart = [f"{row['mutual_information']:.3f}", f"{row['agreement']:.0%}"] if row["members"] > 1 else ["", ""]
+        figures = [f"{row[key]:.3f}" for key in ("temperature", "perplexity", "nats", "member_nats", "ece")]
+        table.add_row(row["name"].removesuffix(TEMPERED), *figures, *apart)
     Console(markup=False).print(table)
 
 

@@ -1,9 +1,10 @@
 """Multiple choice by likelihood: which of several continuations an ensemble finds most likely after a context.
 
     score   s_j = sum_t log p(token t of continuation j | what stands before it)        p pooled over members
-    acc     argmax_j s_j                acc_norm   argmax_j s_j / bytes of continuation j
+    acc     argmax_j s_j                acc_norm   argmax_j s_j / characters of continuation j
 
-as lm-evaluation-harness counts both. Calibration is that of softmax_j(s_j), or of the normalised scores.
+as lm-evaluation-harness counts both; the space in front of a continuation is not counted. Calibration is that of
+softmax_j(s_j), or of the normalised scores.
 Source: Brown et al., NeurIPS 2020, section 2.4; Gao et al., lm-evaluation-harness.
 """
 
@@ -46,12 +47,12 @@ class Choices:
 
     @property
     def normed_accuracy(self) -> float:
-        """The same for log-likelihoods divided by the continuations' bytes (acc_norm)."""
+        """The same for log-likelihoods divided by the continuations' characters (acc_norm)."""
         return self._accuracy(self.normed)
 
     @property
     def normed(self) -> tuple[Tensor, ...]:
-        """Log-likelihoods divided by the continuations' length in bytes."""
+        """Log-likelihoods divided by the continuations' length in characters."""
         return tuple(scores / length for scores, length in zip(self.scores, self.lengths, strict=True))
 
     def ece(self, *, normed: bool = False) -> float:
@@ -109,7 +110,7 @@ def choices(
         row = number * batch + torch.div(found.places, length, rounding_mode="floor")
         totals.index_add_(0, row, pooled_log_probs(found, pool))
     sizes = [len(q.choices) for q in questions]
-    lengths = torch.tensor([len(c.strip().encode()) for q in questions for c in q.choices], dtype=torch.float64)
+    lengths = torch.tensor([len(c.removeprefix(" ")) for q in questions for c in q.choices], dtype=torch.float64)
     answers = torch.tensor([q.answer for q in questions])
     return Choices(tuple(torch.split(totals, sizes)), tuple(torch.split(lengths, sizes)), answers)
 

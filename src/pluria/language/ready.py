@@ -52,7 +52,8 @@ def checked(
     dtype: torch.dtype | None,
 ) -> Ready:
     """Every check that `generate` makes, before any work; arguments and errors are its own."""
-    _check(model, pool, backend, max_new_tokens)
+    check_network(model)
+    _check(pool, backend, max_new_tokens)
     if isinstance(prompts, str | Tensor) or not len(prompts):
         raise ValueError(f"prompts are a list of one or more; got {prompts!r}")
     tokens = tuple(_prompt(model, prompt, tokenizer, max_new_tokens) for prompt in prompts)
@@ -70,13 +71,17 @@ def checked(
     return Ready(tokens, took, each, free)
 
 
-def _check(model: nn.Module, pool: str, backend: str, most: int) -> None:
+def _check(pool: str, backend: str, most: int) -> None:
     if pool not in RULES:
         raise ValueError(f"pool is {' or '.join(map(repr, RULES))}; got {pool!r}")
     if backend not in BACKENDS:
         raise ValueError(f"backend is {' or '.join(map(repr, BACKENDS))}; got {backend!r}")
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise ValueError(f"max_new_tokens is a whole number from 1; got {most!r}")
+
+
+def check_network(model: nn.Module) -> None:
+    """Raise ValueError for a network that writes no text, or keeps no keys and values."""
     config, name = getattr(model, "config", None), type(model).__name__
     if config is None or not getattr(model, "can_generate", lambda: False)():
         raise ValueError(f"{name} does not write text: give a causal language model or an encoder-decoder")

@@ -1,0 +1,128 @@
+"""Text by an ensemble against one plain `generate` of transformers, side by side: members in a loop, and side by side.
+
+    python -m benchmarks.generate [--tokens 16] [--rounds 5] [--batch 1 --batch 4] [--members 1 --members 4 --members 8]
+
+The network is a Llama of random numbers, float32, greedy, and no token ends a text, so all ways write equally many
+tokens. In each round every way has one turn, plain `generate` first; a ratio is that of two turns of one round. What a
+call makes first is in its time: the working copy, the members that are held.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import pluria
+from benchmarks.rounding import machine
+from pluria.language import generate_batch
+
+RESULT = Path(__file__).parent / "results" / "generate.json"
+PROMPT = 16
+"""Tokens of a prompt."""
+
+Way = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way; ratios are to the plain turn of the same round: their median, the lowest and the highest."""
+
+    way: str
+    members: int
+    batch: int
+    seconds: float
+    ratio: float
+    lowest: float
+    highest: float
+
+
+def network() -> nn.Module:
+    """A Llama of ten million random numbers."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=384, intermediate_size=1032, num_hidden_layers=4, num_attention_heads=6, vocab_size=8192,
+        tie_word_embeddings=True, max_position_embeddings=1024, bos_token_id=0, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    model: nn.Module = LlamaForCausalLM(config)
+    return model.eval()
+
+
+def ways(model: Any, prompts: Tensor, counts: list[int], tokens: int) -> dict[tuple[str, int], Way]:
+    """How to write, by name and number of members; the plain way is first."""
+    options = {"max_new_tokens": tokens, "do_sample": False}
+    found: dict[tuple[str, int], Way] = {
+        ("plain", 1): partial(model.generate, prompts, attention_mask=torch.ones_like(prompts), **options)
+    }
+    for count in counts:
+        ensemble = pluria.low_precision(model, format="int4", members=count)
+        for backend in ("loop", "side_by_side"):
+            found[backend, count] = partial(
+                generate_batch, model, ensemble, list(prompts), max_new_tokens=tokens, backend=backend, stop=()
+            )
+    return found
+
+
+def measure(model: nn.Module, batch: int, counts: list[int], tokens: int, rounds: int) -> list[Row]:
+    """Seconds of every way in every round; the first round, which compiles, is not counted."""
+    prompts = torch.randint(1, 8192, (batch, PROMPT), generator=torch.Generator().manual_seed(0))
+    turns: dict[tuple[str, int], list[float]] = {}
+    for number in range(rounds + 1):
+        for name, way in ways(model, prompts, counts, tokens if number else 2).items():
+            start = time.perf_counter()
+            way()
+            if number:
+                turns.setdefault(name, []).append(time.perf_counter() - start)
+    plain = turns["plain", 1]
+    return [_row(*name, batch, taken, plain) for name, taken in turns.items()]
+
+
+def _row(way: str, members: int, batch: int, taken: list[float], plain: list[float]) -> Row:
+    ratios = [one / other for one, other in zip(taken, plain, strict=True)]
+    figures = (statistics.median(taken), statistics.median(ratios), min(ratios), max(ratios))
+    return Row(way, members, batch, *(round(figure, 3) for figure in figures))
+
+
+def table(rows: list[Row]) -> Table:
+    out = Table("prompts", "way", "members", "seconds", "x plain", "lowest", "highest", "x plain for a member")
+    for row in rows:
+        figures = (row.seconds, row.ratio, row.lowest, row.highest, row.ratio / row.members)
+        out.add_row(str(row.batch), row.way, str(row.members), *(f"{figure:.2f}" for figure in figures))
+    return out
+
+
+def main(
+    tokens: Annotated[int, typer.Option(help="Tokens to write.")] = 16,
+    rounds: Annotated[int, typer.Option(help="Turns of every way.")] = 5,
+    batch: Annotated[list[int], typer.Option(help="Prompts at once.")] = [1, 4],  # noqa: B006
+    members: Annotated[list[int], typer.Option(help="Numbers of members.")] = [1, 4, 8],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULT,
+) -> None:
+    """Measure text generation on this machine."""
+    model, about = network(), machine()
+    rows = [row for size in batch for row in measure(model, size, members, tokens, rounds)]
+    count = sum(value.numel() for value in model.parameters())
+    result = {"machine": about, "parameters": count, "format": "int4", "prompt": PROMPT, "tokens": tokens}
+    result |= {"rounds": rounds, "rows": [asdict(row) for row in rows]}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    typer.echo("  ".join(f"{name} {value}" for name, value in about.items()))
+    typer.echo(f"Llama of {count:,} random numbers, INT-4 members, {tokens} tokens behind {PROMPT}; {rounds} rounds")
+    Console(width=120).print(table(rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from pluria.cli import ensembles, generate, language, look, merging, plan, runs, searching, serve
+from pluria.cli import checking, ensembles, generate, language, look, merging, plan, runs, searching, serve
 from pluria.core.errors import PluriaError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ NEED_ARGUMENTS = (
     "search",
     "sample",
     "merge",
+    "check",
     "predict",
     "score",
     "inspect",
@@ -35,7 +36,7 @@ NEED_ARGUMENTS = (
     "perplexity",
     "generate",
 )
-for module in (runs, searching, ensembles, merging, language, generate, look, plan, serve):
+for module in (runs, searching, ensembles, merging, checking, language, generate, look, plan, serve):
     for name, command in module.COMMANDS.items():
         app.command(name, no_args_is_help=name in NEED_ARGUMENTS)(command)
 

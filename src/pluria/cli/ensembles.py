@@ -117,7 +117,7 @@ def predict(
     scaled = scaling_of(loaded, data, given)
     if scaled:
         note(f"inputs are scaled as {file} says: {scaled}", quiet)
-    rows = dataset(_data(data, {**scaled, **given}))
+    rows = dataset(data_spec(data, {**scaled, **given}))
     for model in models.values():
         check_fits(model, rows)
     count = sum(map(len, parts.values()))
@@ -261,7 +261,8 @@ def _drawn(
     return low_precision(network, copy=False, **options), {"network": known, "pool": "mean_probability"}
 
 
-def _data(data: str, arguments: dict[str, Any]) -> Data:
+def data_spec(data: str, arguments: dict[str, Any]) -> Data:
+    """Data by the name of a reader, or a .npz file."""
     from pluria.recipe.schema import Data
 
     with mistakes():

@@ -188,3 +188,45 @@ def test_a_folder_of_another_search_is_refused(asked: Found, done: tuple[Path, F
 
 def stopped(what: str, spent: float, total: float) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_cascade_is_counted_by_what_it_asks(tmp_path: Path) -> None:
+    """Two forwards are allowed, so larger ensembles can be cascades alone."""
+    held = planted(tmp_path)
+    held["arms"] = [
+        {"method": "full_precision", "networks": ["left", "right"]},
+        {"method": "isotropic", "std": 0.3, "members": 2, "networks": ["left", "right"]},
+        {"method": "full_precision", "networks": ["left"]},
+    ]
+    pools = {"pools": ["mean_logit", "fit_cascade"]}
+    found = searched({**held, "search": pools}, tmp_path / "out", forwards=80, inference_forwards=2)
+    assert found["largest"] == 4
+    cascades = [one for one in found["candidates"] if one["pool"] == "fit_cascade"]
+    assert cascades
+    assert all(one["forwards"] <= 2 for one in found["candidates"])
+    assert any(one["forwards"] % 1 for one in cascades)
+    large = [one for one in found["candidates"] if one["arm"]["members"] * len(one["arm"]["networks"]) > 2]
+    assert all(one in cascades for one in large)
+    held["search"] = {"pools": ["mean_logit"]}
+    assert searched(held, tmp_path / "plain", forwards=80, inference_forwards=2)["largest"] == 2
+
+
+def test_a_cascade_may_win_and_is_kept(tmp_path: Path) -> None:
+    held = planted(tmp_path)
+    held["arms"] = [
+        {"method": "full_precision", "networks": ["left", "right"]},
+        {"method": "full_precision", "networks": ["left"]},
+    ]
+    held["search"] = {"pools": ["fit_cascade"]}
+    found = searched(held, tmp_path / "out", forwards=40)
+    assert found["winner"]["pool"] == "fit_cascade"
+    assert 1 < found["winner"]["forwards"] <= 2
+    assert found["figures"]["winner"]["forwards"] == pytest.approx(found["winner"]["forwards"], abs=0.2)
+    chain = from_dict(load_all(tmp_path / "out" / "winner.pluria").about["pool"])
+    assert chain.cascade.members == 2
+    figures = run(read_recipe(tmp_path / "out" / "winner.yaml"), tmp_path / "again")
+    arm = next(arm for arm in figures["arms"] if arm["pool"] == "fit_cascade")
+    assert arm["cost"]["forwards"] == found["figures"]["winner"]["forwards"]
+    assert arm["cost"]["flops"] == round(16 * sum(arm["asked"]))
+    assert arm["asked"][0] == 1
+    assert arm["scaled"]["nll"] == pytest.approx(found["figures"]["winner"]["scores"]["nll"], abs=1e-6)

@@ -153,8 +153,10 @@ def _tried(rows: Answered) -> Iterator[Windows]:
         return
     losses = rows.losses()
     gain = float((losses[0] - losses[-1]).mean())
+    found: Windows = ((None, None),) * gates
     for power in range(-12, 9):
-        yield _thresholds(rows, losses, max(gain, 0.0) * 2 ** (power / 2))
+        found = _thresholds(rows, losses, max(gain, 0.0) * 2 ** (power / 2), found)
+        yield found
 
 
 def _around(rows: Answered, ranks: Sequence[float], width: float) -> Windows:
@@ -168,10 +170,10 @@ def _around(rows: Answered, ranks: Sequence[float], width: float) -> Windows:
     )
 
 
-def _thresholds(rows: Answered, losses: Tensor, price: float) -> Windows:
-    """Thresholds that none can leave for the better, begun with all rows going on."""
+def _thresholds(rows: Answered, losses: Tensor, price: float, begin: Windows) -> Windows:
+    """Thresholds that none can leave for the better, begun with those of a lower price."""
     gates = len(rows.costs) - 1
-    found: list[Window | None] = [(None, None)] * gates
+    found = list(begin)
     for _ in range(SWEEPS):
         before = tuple(found)
         for gate in reversed(range(gates)):

@@ -13,7 +13,7 @@ from pluria.core.errors import DataError
 from pluria.core.model import working_copy
 from pluria.predict import first, logits
 from pluria.recipe.plan import Job, draw
-from pluria.recipe.pools import too_few
+from pluria.recipe.pools import CASCADE, too_few
 from pluria.recipe.source import Sources
 from pluria.sample.moments import Moments
 from pluria.sample.noise import LayerNoise, noise
@@ -106,6 +106,10 @@ def check_views(jobs: Iterable[Job], rows: Dataset) -> None:
 def check_pools(jobs: Iterable[Job], rows: Dataset) -> None:
     """Raise DataError where an arm's pool is fitted by labels and there are too few of them."""
     for job in jobs:
+        if job.arm.pool == CASCADE and rows.targets.ndim > 1:
+            raise DataError(
+                f"{job.name}: a cascade asks for whole examples; {rows.name} has targets {_shape(rows.targets)}"
+            )
         wanted = too_few(job.arm.pool, job.size, rows.targets)
         if wanted is not None:
             raise DataError(

@@ -5,6 +5,7 @@ bits_members   every member's own bits (K b a weight)      bits_planes   shared 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pluria.align.refresh import has_batch_norm
@@ -17,15 +18,18 @@ from pluria.recipe.source import Source, Sources
 PARTS = ("calibration", "figures")
 
 
-def cost(job: Job, sources: Sources, folder: RunFolder) -> dict[str, Any]:
-    """The budgets of an arm; forwards and `flops` are for each example, seconds for all labelled rows.
+def cost(job: Job, sources: Sources, folder: RunFolder, *, asked: Sequence[float] | None = None) -> dict[str, Any]:
+    """The budgets of an arm; forwards and `flops` are for each example, seconds for all labelled rows with all members.
+
+    `asked` is the share of examples that a cascade asks each member about; None: all.
 
     `clipped` is the share of weights that met the end of their grid after feedback, 0 without feedback.
     """
     places = [job.place(network) for network in job.arm.networks]
+    work = [sources[network].flops for network in job.arm.networks for _ in range(job.arm.members)]
     found: dict[str, Any] = {
-        "forwards": job.size,
-        "flops": sum(job.arm.members * sources[network].flops for network in job.arm.networks),
+        "forwards": job.size if asked is None else round(sum(asked), 2),
+        "flops": round(sum(share * flops for share, flops in zip(asked or [1] * job.size, work, strict=True))),
         "seconds": sum(folder.seconds(places, job.arm.members, part) for part in PARTS),
         "backward_passes": 0,
     }

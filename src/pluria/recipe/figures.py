@@ -115,13 +115,13 @@ def _arm(
         "refresh": job.arm.refresh,
         "views": list(job.arm.views),
         "seeds": [one.seed for one in group],
-        "cost": cost(job, prepared.sources, folder),
         "pool": measured[job.id].answer.pool,
         "reliability": seeds[0]["reliability"],
         "reliability_scaled": seeds[0]["reliability_scaled"],
     }
     averaged = {k: v for k, v in seeds[0].items() if not k.startswith("reliability")}
     arm |= {name: _over([seed[name] for seed in seeds], _mean) for name in averaged}
+    arm["cost"] = cost(job, prepared.sources, folder, asked=arm.get("asked"))
     found = [beyond(one, prepared.rows, folder, measured[one.id]) for one in group]
     arm["difference"] = _difference([measured[one.id] for one in group], measured[full.id]) | differences(found, far)
     names = ("scores", "scaled", "diversity", "joint")

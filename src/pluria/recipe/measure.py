@@ -76,6 +76,8 @@ def measure(calibration: Outputs, figures: Outputs, pool: Pool | None = None) ->
         "reliability": diagram(pooled, figures.y),
         "reliability_scaled": diagram(scaled, figures.y),
     }
+    if (spent := fitted.asked(figures.logits)) is not None:
+        found["asked"] = list(spent.reached)
     return Measured(found, fitted, *(figures.by_example(nll(rows, figures.y)) for rows in (pooled, scaled)))
 
 

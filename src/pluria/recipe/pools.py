@@ -3,6 +3,8 @@
 plain      a rule without parameters; the temperature is fitted on its answers
 weights    a weight for each member by labelled rows, then the mean of probabilities; the temperature is fitted on the
            answers of fits that have not seen the row
+asked      a cascade: members are asked one after the other, no more than an example needs; the temperature is fitted on
+           answers of fits that have not seen the row
 own        fitted together with a temperature of its own; none stands behind it
 
 Pool and temperature are fitted on calibration rows alone. The loss that arms are compared by is their NLL there; where
@@ -19,9 +21,12 @@ import torch
 from torch import Tensor
 
 from pluria.pool import (
+    Cascade,
     Chain,
     Linear,
+    Spent,
     Temperature,
+    fit_cascade,
     fit_extremised,
     fit_linear,
     fit_log_linear,
@@ -45,6 +50,7 @@ Step = str | Callable[[Tensor], Tensor]
 """The name of a pool without parameters, or a fitted one: members' logits [K, M, C] to log-probabilities [M, C]."""
 
 FOLDS = 5
+CASCADE: Pool = "fit_cascade"
 CHOICE: tuple[Pool, ...] = ("mean_probability", "mean_logit")
 """An arm that names no pool takes the better of these; the first also stands before the temperature."""
 
@@ -73,6 +79,11 @@ class Answer:
     def __call__(self, rows: Outputs) -> Tensor:
         return self.temperature(_taken(self.step, rows.logits.to(torch.float64), rows.weights))
 
+    def asked(self, logits: Tensor) -> Spent | None:
+        """What a cascade asks of members with these logits `[K, M, C]`; None for pools that ask all."""
+        step = self.step
+        return step.spent(step.asked(logits)) if isinstance(step, Cascade) else None
+
     def chain(self) -> Chain | None:
         """The same as a chain that a file can hold; None for the vote, which a chain takes without the vote more."""
         return None if self.pool == "vote" else Chain((self.step, self.temperature))
@@ -81,6 +92,8 @@ class Answer:
 def answer(pool: Pool, rows: Outputs) -> Answer:
     """The pool and its temperature fitted on calibration rows; ValueError where these do not do."""
     rule, logits = POOLS[pool], rows.logits.to(torch.float64)
+    if pool == CASCADE and rows.example is not None:
+        raise ValueError("a cascade asks for whole examples, and here every place of one has an answer")
     step = rule.fit(logits, rows.y)
     pooled = _unseen(rule, logits, rows) if rule.labelled else _taken(step, logits, rows.weights)
     temperature = Temperature(1.0) if rule.own else fit_temperature(pooled, rows.y)
@@ -112,6 +125,8 @@ def too_few(pool: Pool | None, members: int, targets: Tensor) -> int | None:
 
 
 def _taken(step: Step, logits: Tensor, weights: Tensor | None) -> Tensor:
+    if isinstance(step, Cascade):
+        return step(logits, weights)
     return PLAIN[step](logits, weights) if isinstance(step, str) else step(logits)
 
 
@@ -158,6 +173,7 @@ POOLS: Mapping[Pool, Rule] = {
     "fit_log_linear": Rule(fit_log_linear, labelled=True, own=True),
     "fit_linear": Rule(fit_linear, labelled=True),
     "fit_extremised": Rule(fit_extremised, labelled=True, own=True),
+    CASCADE: Rule(fit_cascade, labelled=True),
     "greedy": Rule(lambda logits, y: _weighted(greedy(logits, y)), labelled=True),
     # There are no rows of no particular kind in a recipe: a member's habits are read from the calibration rows.
     "zpe": Rule(lambda logits, y: _weighted(zpe(logits, logits))),

@@ -66,7 +66,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("error", "error", "raw", "{error:.2%}", 2, "share of rows answered wrongly"),
     Column("error_scaled", "error", "after T", "{error_scaled:.2%}", 8, "the same with the pool that T stands behind"),
     Column("pool", "", "pool", "{pool}", 9, "how members become one answer before T, as asked or by calibration"),
-    Column("forwards", "", "forwards", "{forwards}", 2, "forwards of the network for each row"),
+    Column("forwards", "", "forwards", "{forwards:g}", 2, "forwards for each row; of a cascade, those asked"),
     Column("flops", "", "GFLOPs", "", 13, "billions of operations for each row, a multiply-add being two"),
     Column("weight_members", "bits/w.", "K·b", "{weight_members:.1f}", 6, "every member stored by itself"),
     Column("weight_planes", "bits/w.", "b+K", "{weight_planes:.1f}", 6, "floor codes and one bit plane a member"),

@@ -2,7 +2,7 @@
 
 single   the network of least loss on the calibration rows, in full precision with temperature
 views    the same network behind as many views as the winner has forwards, or as many as there are
-int5     the plain ensemble: stratified INT-5 members of the winner's networks, as many forwards
+int5     the plain ensemble: stratified INT-5 members of the winner's networks, as many members
 
 Each takes a pool (the winner its own, a control the better of two averages) and a temperature, fitted on all
 calibration rows. A difference is the winner's NLL minus the control's on the same rows.
@@ -10,6 +10,7 @@ calibration rows. A difference is the winner's NLL minus the control's on the sa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,11 +41,11 @@ def winning_recipe(recipe: Recipe, winner: Candidate, single: Job, *, images: bo
     own |= {"method": arm.method, "members": arm.members, "networks": list(arm.networks), "refresh": arm.refresh}
     plain = {"method": "low_precision", "format": "int5", "refresh": False}
     arms = [
-        {**own, **({"pool": winner.pool} if winner.forwards > 1 else {})},
+        {**own, **({"pool": winner.pool} if winner.job.size > 1 else {})},
         {**plain, "members": arm.members, "networks": list(arm.networks)},
     ]
     seen = recipe.views if recipe.views is not None else SHIFTS if images else ()
-    names = tuple(dict.fromkeys(("identity", *arm.views, *seen)))[: winner.forwards]
+    names = tuple(dict.fromkeys(("identity", *arm.views, *seen)))[: math.ceil(winner.forwards)]
     if len(names) > 1:
         arms.append({"method": "full_precision", "networks": best, "views": list(names), "members": len(names)})
     held = recipe.model_dump(mode="json", exclude_unset=True, exclude={"arms", "pool"})
@@ -70,13 +71,14 @@ def last_look(members: Members, winner: Candidate, parts: dict[str, Job], figure
         fitted = fitted_on_all(members, job, winner if role == "winner" else None)
         rows = Outputs.of(outputs_of(job, members.folder, "figures"), figures.targets)
         log_probs = rows.pooled() if fitted is None else fitted(rows)
+        spent = None if fitted is None else fitted.asked(rows.logits)
         losses[role] = rows.by_example(nll(log_probs, rows.y))
         found[role] = {
             "name": job.name,
             "pool": "mean_probability" if fitted is None else fitted.pool,
             "temperature": None if fitted is None else fitted.temperature.value,
             "scores": scores(log_probs, rows.y),
-            "forwards": job.size,
+            "forwards": job.size if spent is None else round(spent.members, 2),
             "bits": bits(job, members.sources),
         }
     for role, one in found.items():

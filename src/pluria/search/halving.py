@@ -35,11 +35,18 @@ class Look:
 
 
 def halved(
-    members: Members, kinds: Sequence[Job], pools: Sequence[Pool], *, reserve: int, most: float | None
+    members: Members,
+    kinds: Sequence[Job],
+    pools: Sequence[Pool],
+    *,
+    reserve: int,
+    most: float | None,
+    within: int | None = None,
 ) -> list[Look]:
-    """What every look found; `reserve` examples are not touched, `most` bits are allowed.
+    """What every look found; `reserve` examples are not touched, `most` bits and `within` forwards are allowed.
 
-    Full precision is looked at every time, for everything is held against it.
+    Full precision is looked at every time, for everything is held against it. Larger kinds than `within` go on to
+    the last look, for a cascade may ask few of their members.
     """
     looks: list[Look] = []
     alive = sorted(kinds, key=lambda job: not is_plain(job.arm))
@@ -48,8 +55,12 @@ def halved(
         taken = _taken(members, alive, look, share)
         names = {job.name for job, _ in taken}
         taken += _taken(members, [job for job in kinds if job.name not in names], look, 0)
-        some = pools if look == len(SHARES) - 1 else [pool for pool in pools if pool in CHOICE] or CHOICE
-        found = {j.name: judged(members, one, look, some, None if is_plain(j.arm) else most) for j, one in taken}
+        last = look == len(SHARES) - 1
+        some = pools if last else [pool for pool in pools if pool in CHOICE] or CHOICE
+        found = {
+            j.name: judged(members, one, look, some, None if is_plain(j.arm) else most, within if last else None)
+            for j, one in taken
+        }
         every = tuple(one for each in found.values() for one in each)
         left = sum(job.name not in found for job in alive)
         looks.append(Look(sum(members.order.stops[look]), len(found), left, every))

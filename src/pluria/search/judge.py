@@ -24,7 +24,8 @@ from pluria.search.members import Members, sizes
 class Candidate:
     """The first members of a kind behind a pool, with its loss on calibration rows and what it costs.
 
-    `scaled` says whether a temperature is fitted; without one the pool is the mean of the probabilities.
+    `scaled` says whether a temperature is fitted; without one the pool is the mean of the probabilities. `asked` is the
+    mean number of members that a cascade asked of each example; None: the pool asks all.
     """
 
     job: Job
@@ -32,11 +33,12 @@ class Candidate:
     scaled: bool
     loss: float
     bits: int
+    asked: float | None = None
 
     @property
-    def forwards(self) -> int:
-        """Members that answer each example."""
-        return self.job.size
+    def forwards(self) -> float:
+        """Members that answer each example, on average."""
+        return self.job.size if self.asked is None else self.asked
 
     @property
     def name(self) -> str:
@@ -67,8 +69,18 @@ def sized(job: Job, members: int) -> Job:
     )
 
 
-def judged(members: Members, job: Job, look: int, pools: Sequence[Pool], most: float | None) -> list[Candidate]:
-    """Every size of a kind up to its own under every pool, as far as memory allows, on the rows up to a look."""
+def judged(
+    members: Members,
+    job: Job,
+    look: int,
+    pools: Sequence[Pool],
+    most: float | None,
+    within: float | None = None,
+) -> list[Candidate]:
+    """Every size of a kind up to its own under every pool, on the rows up to a look.
+
+    As far as memory allows (`most` bits), and those alone that ask `within` members of an example or fewer, on average.
+    """
     found = []
     for size in sizes(job.arm.members):
         one = sized(job, size)
@@ -81,14 +93,19 @@ def judged(members: Members, job: Job, look: int, pools: Sequence[Pool], most: f
         # One answer is its own mean, and pools that weigh or bend several have nothing to do.
         for pool in pools if one.size > 1 else CHOICE[:1]:
             try:
-                loss = _crossed(pool, *halves)
+                loss, asked = _crossed(pool, *halves)
             except ValueError:
                 continue  # too few rows for a pool that labels fit
-            found.append(Candidate(one, pool, True, loss, held))
-    return found
+            found.append(Candidate(one, pool, True, loss, held, asked))
+    return [one for one in found if within is None or one.forwards <= within]
 
 
-def _crossed(pool: Pool, one: Outputs, other: Outputs) -> float:
-    """The loss of a pool with its temperature, each half answered by what the other fits."""
-    first, second = answer(pool, one)(other), answer(pool, other)(one)
-    return float(nll(first, other.y).mean() + nll(second, one.y).mean()) / 2
+def _crossed(pool: Pool, one: Outputs, other: Outputs) -> tuple[float, float | None]:
+    """The loss of a pool with its temperature, each half answered by what the other fits, and how many it asks."""
+    losses, asked = [], []
+    for fit, judge in ((one, other), (other, one)):
+        fitted = answer(pool, fit)
+        losses.append(float(nll(fitted(judge), judge.y).mean()))
+        spent = fitted.asked(judge.logits)
+        asked += [] if spent is None else [spent.members]
+    return sum(losses) / 2, sum(asked) / 2 if asked else None

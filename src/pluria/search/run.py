@@ -75,7 +75,10 @@ def search(
     folder.claim(plan.recipe, pinned(prepared), restart=restart)
     order = order_of(plan.rows.calibration.targets, SHARES)
     members = Members(plan.recipe, plan.sources, plan.rows.calibration, order, folder, plan.ledger, progress)
-    looks = halved(members, plan.kinds, budget.pools, reserve=plan.reserve, most=budget.memory_bits)
+    looks = halved(
+        members, plan.kinds, budget.pools,
+        reserve=plan.reserve, most=budget.memory_bits, within=budget.inference_forwards,
+    )  # fmt: skip
     winner = _best(looks[-1], budget)
     single = single_of(looks[-1].candidates)
     final = winning_recipe(plan.recipe, winner, single, images=are_images(plan.rows.calibration))
@@ -135,7 +138,7 @@ def _reserved(every: Sequence[Job], budget: Budget, rows: Rows, ledger: Ledger) 
         return 2 * size * len(rows.calibration) + (3 * size + 1) * len(rows.figures)
 
     largest = max(job.size for job in every)
-    largest = min(largest, budget.inference_forwards or largest)
+    largest = min(largest, budget.reach or largest)
     while largest > 1 and held(largest) > ledger.limit // 2:
         largest -= 1
     singles = 3 * ledger.unit * sum(is_plain(job.arm) for job in every)
@@ -178,7 +181,6 @@ def _told(plan: Plan, budget: Budget, looks: Sequence[Look], winner: Candidate) 
         "rows": {"calibration": len(plan.rows.calibration), "figures": len(plan.rows.figures)},
         "kinds": len(plan.kinds),
         "largest": plan.largest,
-        "left_out_axes": ["cascade"],
         "looks": [{"rows": look.rows, "kinds": look.kinds, "left_out": look.left_out} for look in looks],
         "winner": winner.plain(),
         "candidates": [one.plain() for one in every],

@@ -14,11 +14,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from pluria.core.errors import RecipeError
 from pluria.recipe.controls import SHIFTS
-from pluria.recipe.pools import POOLS
+from pluria.recipe.pools import CASCADE, POOLS
 from pluria.recipe.reading import make_recipe, read_plain
 from pluria.recipe.schema import Recipe, Strict, nearest_name
 
-TAKEN = ("mean_probability", "mean_logit", "median_probability", "fit_log_linear", "fit_linear", "greedy")
+TAKEN = ("mean_probability", "mean_logit", "median_probability", "fit_log_linear", "fit_linear", "greedy", CASCADE)
 """Pools that are tried where none are named."""
 
 FORMATS = ("int3", "int4", "int5", "int6")
@@ -30,7 +30,7 @@ class Budget(Strict):
     """What may be spent. `forwards` is for the search itself: one is one member over all calibration rows.
 
     `memory_bits` are of all members together, in the smaller of two packed forms; `inference_forwards` are members that
-    answer each example. `seed` is that of every drawn member.
+    answer an example, on average where a cascade asks them. `seed` is that of every drawn member.
     """
 
     forwards: float = Field(200, gt=0)
@@ -38,6 +38,12 @@ class Budget(Strict):
     inference_forwards: int | None = Field(None, ge=1)
     pools: tuple[str, ...] = Field(TAKEN, min_length=1)
     seed: int = Field(0, ge=0)
+
+    @property
+    def reach(self) -> int | None:
+        """The most members of an ensemble: twice those that may answer an example, where a cascade may ask fewer."""
+        asked = self.inference_forwards
+        return asked if asked in (None, 1) or CASCADE not in self.pools else 2 * asked
 
     @model_validator(mode="after")
     def _known(self) -> Budget:

@@ -52,7 +52,7 @@ def table(found: Found) -> Table:
         gap = "" if role == "winner" else f"{one['difference']['estimate']:+.4f}".replace("-", "−")
         made.add_row(
             f"{title}: {one['name']}", f"{one['scores']['nll']:.4f}", gap,
-            f"{one['scores']['error']:.2%}", str(one["forwards"]), f"{one['bits'] / 1e6:.3f}",
+            f"{one['scores']['error']:.2%}", f"{one['forwards']:g}", f"{one['bits'] / 1e6:.3f}",
         )  # fmt: skip
     return made
 
@@ -77,8 +77,8 @@ def _single(figures: Found) -> str:
 def _against(role: str, one: Found) -> str:
     gap = one["difference"]
     verdict = "beats" if gap["high"] < 0 else "stays behind" if gap["low"] > 0 else "cannot be told apart from"
-    what = "the single model behind views" if role == "views" else "the plain INT-5 ensemble at equal forwards"
-    return f"It {verdict} {what}, {one['forwards']} of them ({_band(gap)})"
+    what = "the single model behind views" if role == "views" else "the plain INT-5 ensemble"
+    return f"It {verdict} {what} at {_forwards(one)} ({_band(gap)})"
 
 
 def _band(gap: Found) -> str:
@@ -90,7 +90,7 @@ def _price(one: Found) -> str:
 
 
 def _forwards(one: Found) -> str:
-    return "one forward" if one["forwards"] == 1 else f"{one['forwards']} forwards"
+    return "one forward" if one["forwards"] == 1 else f"{one['forwards']:.3g} forwards"
 
 
 def _knee(axis: str, line: Found) -> str:

@@ -35,6 +35,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.rounding
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.generate
+	$(BIN)/python -m benchmarks.cascade
 
 # torch comes first and pinned: a CPU build, from the configured index, else from PyTorch's own. Other systems than
 # Linux have CPU builds under the plain version.

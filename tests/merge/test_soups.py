@@ -7,11 +7,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
 
 from pluria.core.ensemble import Ensemble, stack
-from pluria.core.params import Params
-from pluria.merge import greedy_soup, greedy_weights, pruned_soup, pruned_weights, radin_soup
+from pluria.core.params import Params, params_of
+from pluria.merge import greedy_soup, greedy_weights, leafwise, linear, pruned_soup, pruned_weights, radin_soup
+from pluria.zoo import read
+from pluria.zoo.fit import descend
+from pluria.zoo.mlp import mlp
 
 
 def of(*values: float) -> Ensemble:
@@ -148,3 +153,53 @@ def test_what_cannot_be_ranked_is_refused() -> None:
         radin_soup(of(1.0, 2.0), torch.zeros(3, 4), float)
     with pytest.raises(ValueError, match="evaluations and a loss go together; got 2 and None"):
         radin_soup(of(1.0, 2.0), torch.zeros(2, 4), float, evaluations=2)
+
+
+def fine_tunes(seed: int, count: int) -> tuple[nn.Module, Ensemble, Tensor, Tensor, Tensor, Tensor]:
+    """Fine-tunes of one network at small rates, so that they share a basin; rows that choose, and rows that do not."""
+    data = read("digits", split="all")
+    x, y = data.normalise(data.inputs).flatten(1), data.targets
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    train, held, test = order[:400], order[400:700], order[700:]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        start = mlp(64, 10)
+
+    def tuned(model: nn.Module, rate: float, number: int, epochs: int) -> nn.Module:
+        def loss(network: nn.Module, rows: Tensor) -> Tensor:
+            return cross_entropy(network(x[train][rows]), y[train][rows])
+
+        return descend(model, loss, examples=len(train), epochs=epochs, batch=50, rate=rate, seed=number)
+
+    start = tuned(start, 0.003, seed, 5)
+    rates = [0.002 * (1 + k % 2) for k in range(count)]
+    members = stack([params_of(tuned(start, rate, 100 * seed + k, 8)) for k, rate in enumerate(rates)])
+    return start, members, x[held], y[held], x[test], y[test]
+
+
+@pytest.mark.study
+def test_kept_outputs_rank_soups_and_choose_no_worse_than_the_best_member() -> None:
+    """Over four seeds: rank correlation above .7, and on fresh rows a soup by outputs is as good as the best member."""
+    ranks, gains = [], []
+    for seed in range(4):
+        model, members, x, y, fresh, target = fine_tunes(seed, 16)
+
+        def nll(params: Params, inputs: Tensor = x, targets: Tensor = y, model: nn.Module = model) -> float:
+            with torch.no_grad():
+                return float(cross_entropy(functional_call(model, dict(params), inputs), targets))
+
+        with torch.no_grad():
+            outputs = torch.stack([functional_call(model, member, x) for member in members])
+        draw, pairs = torch.Generator().manual_seed(seed), []
+        for _ in range(300):
+            chosen = (torch.rand(16, generator=draw) < 0.4).double()
+            chosen[0] += chosen.sum() == 0
+            mean = float(cross_entropy((chosen[:, None, None] * outputs).sum(0) / chosen.sum(), y))
+            pairs.append((mean, nll(leafwise(members.reweight(chosen), linear()))))
+        order = torch.tensor(pairs, dtype=torch.float64).argsort(0).argsort(0).double()
+        ranks.append(float(torch.corrcoef(order.T)[0, 1]))
+        soup = radin_soup(members, outputs, lambda z, y=y: float(cross_entropy(z, y)))
+        best = min(members, key=nll)
+        gains.append(nll(best, fresh, target) - nll(soup, fresh, target))
+    assert min(ranks) > 0.7, ranks
+    assert sum(gains) / 4 >= 0, gains

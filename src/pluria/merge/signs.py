@@ -20,13 +20,16 @@ def elected(deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0,
 
     The arithmetic is in the dtype of `deltas`, member after member.
     """
-    sign = torch.where(votes == 0, tie, votes.sign()).to(deltas.dtype)
+    sign = torch.ones_like(votes).copysign_(votes).to(deltas.dtype)
+    if tie < 0:
+        sign.masked_fill_(votes == 0, -1.0)
     total, taken, count = torch.zeros_like(sign), torch.zeros_like(sign), int((weights > 0).sum())
     for delta, weight in zip(deltas, weights.tolist(), strict=True):
         own = (delta * sign).clamp_(min=0)
-        taken += (own > 0).to(own.dtype).mul_(float(weight > 0) if by_count else weight)
+        taken += own.sign().mul_(float(weight > 0) if by_count else weight)
         total += own.mul_(count * weight if by_count else weight)
-    return total.div_(torch.where(taken > 0, taken, 1.0)).mul_(sign)
+    # Where nobody has the sign, the total is zero.
+    return total.div_(taken.clamp_(min=1e-30)).mul_(sign)
 
 
 def ballot(deltas: Tensor, voices: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def main() -> None:
             found[f"round {capability} {runs} {small}"] = compiled(tiled.round_block, constants, capability)
         for stored, shared in ((True, True), (False, True), (True, False))[2 * number :]:
             sizes = {"M": 8, "ROWS": TILES.rows, "OUTS": TILES.outputs, "INS": TILES.inputs}
-            flags = {"STORED": stored, "SHARED": shared, "BIAS": True, "COMMON": stored, "ALIGNED": True}
+            flags = {"STORED": stored, "SHARED": shared, "BIAS": True, "COMMON": True, "ALIGNED": True}
             reads = {"READ_X": True, "READ_WEIGHT": True, "READ_BIAS": False, "DOT": product.tl.bfloat16}
             name = f"multiply {capability} {'stored' if stored else 'drawn'} {'shared' if shared else 'each'}"
             weight = "*u8" if stored else "*i16"

@@ -156,6 +156,22 @@ def test_the_back_end(block_size: int) -> None:
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("backend", ["vmap", "triton"])
+def test_members_are_made_once_for_a_block(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for a batch."""
+    made: list[tuple[int, ...]] = []
+
+    def counted(family: Family, members: Any, **options: Any) -> Tensor:
+        made.append(tuple(members))
+        return block(family, members, **options)
+
+    model = network()
+    ensemble = pluria.low_precision(model, format="int4", members=4)
+    monkeypatch.setattr("pluria.predict.vmap.block", counted)
+    list(predict(model, ensemble, [inputs(2, 6)] * 3, backend=backend, block=2))
+    assert made == [(0, 1), (0, 1), (2, 3), (2, 3)]  # two layers
+
+
 def test_other_layers_stay() -> None:
     """Convolutions, tied weights, other number systems and fused modules are vmap's, and the members are the same."""
     torch.manual_seed(0)
@@ -209,6 +225,8 @@ def test_bad_input() -> None:
         layer(inputs(4, 7))
     with pytest.raises(ValueError, match=r"a bias is \[5\] or \[3, 5\]; got \(4,\)"):
         products.product(layer.operand, inputs(2, 6), inputs(4))
+    with pytest.raises(ValueError, match="the members lie on cpu, the inputs on meta; move one of them"):
+        layer(inputs(2, 6).to("meta"))
     with pytest.raises(ValueError, match=r"no linear layer of the network can hold several members.*no linear layers"):
         predict(nn.Conv1d(1, 1, 1), pluria.low_precision(nn.Conv1d(1, 1, 1), members=2), [], backend="triton")
     with pytest.raises(ValueError, match="layer '3': it is Shared"):

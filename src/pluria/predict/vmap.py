@@ -18,16 +18,22 @@ from pluria.core.model import tensors
 def side_by_side(twin: nn.Module, ensemble: Ensemble) -> Callable[[Sequence[int], Sequence[Any], Any], Tensor]:
     """A function (members, the inputs of each, output) -> outputs `[k, n, ...]` that runs them in one call.
 
-    Inputs that all members share are not copied. Shared tensors stay unstacked, those of the module itself.
+    Inputs that all members share are not copied. Shared tensors stay unstacked, those of the module itself. Stacked
+    ones are kept until other members are asked for.
     """
     own, device = tensors(twin), place(twin)
     # One name for each tensor: the module hands a tensor given by one of its tied names to the others.
     names = {id(own[name]): name for name in reversed(list(ensemble.families))}.values()
     varying = {n: f for n in names if not isinstance(f := ensemble.families[n], Shared)}
     ensemble.write(ensemble.members[0], own)
+    held: dict[tuple[int, ...], dict[str, Tensor]] = {}
 
     def run(members: Sequence[int], each: Sequence[Any], output: Callable[[Any], Tensor]) -> Tensor:
-        stacked = {n: block(f, members, device=device, dtype=own[n].dtype) for n, f in varying.items()}
+        if tuple(members) not in held:
+            held.clear()  # first, so that two blocks are never held at once
+            made = {n: block(f, members, device=device, dtype=own[n].dtype) for n, f in varying.items()}
+            held[tuple(members)] = made
+        stacked = held[tuple(members)]
         same = all(x is each[0] for x in each)
         if same and not stacked:
             result = output(call(twin, each[0]))

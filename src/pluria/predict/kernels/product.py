@@ -39,6 +39,8 @@ def product(operand: Operand, x: Tensor, bias: Tensor | None = None, *, tiles: T
     ValueError where shapes do not fit.
     """
     outputs, inputs = _shape(operand)
+    if x.device != operand.scale.device:
+        raise ValueError(f"the members lie on {operand.scale.device}, the inputs on {x.device}; move one of them")
     if x.ndim not in (2, 3) or x.shape[-1] != inputs or (x.ndim == 3 and len(x) != operand.count):
         own = f"[{operand.count}, N, {inputs}], one for each member"
         raise ValueError(f"inputs are [N, {inputs}], shared, or {own}; got {tuple(x.shape)}")

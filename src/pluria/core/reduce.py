@@ -57,19 +57,19 @@ def trimmed(values: Tensor, weights: Tensor | None = None, *, trim: float = 0.2)
     return torch.where(left > 0, rising * left, 0.0).sum(0).to(values.dtype)
 
 
-def weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
-    """sum_k w_k x_k in float64, member after member, for values `[K, ...]` and weights `[K]` or `[K, N]`.
+def weighted_sum(values: Tensor, weights: Tensor, *, dtype: torch.dtype = torch.float64) -> Tensor:
+    """sum_k w_k x_k in `dtype`, member after member, for values `[K, ...]` and weights `[K]` or `[K, N]`.
 
     Weights may have any sign and sum. A value of weight zero is not read, so it may be NaN.
     """
-    total = torch.zeros(values.shape[1:], dtype=torch.float64, device=values.device)
+    total = torch.zeros(values.shape[1:], dtype=dtype, device=values.device)
     for value, weight in zip(values, weights, strict=True):
         # Product, then sum: a fused step rounds otherwise at a run's end than inside it, and so depends on the cut.
         if weight.ndim:
             wide = _beside(weight, value)
-            total += torch.where(wide != 0, value.to(torch.float64) * wide, 0.0)
+            total += torch.where(wide != 0, value.to(dtype) * wide, 0.0)
         elif weight != 0:
-            total += value.to(torch.float64) * weight
+            total += value.to(dtype) * float(weight)
     return total
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pluria.core.reduce import weighted_sum
 from pluria.merge.rule import Piece, Rule
 
 
@@ -28,8 +29,4 @@ def linear() -> Rule:
 
 
 def _mean(piece: Piece, _: Any) -> Tensor:
-    total = piece.values[0].mul_(float(piece.weights[0]))
-    for values, weight in zip(piece.values[1:], piece.weights[1:].tolist(), strict=True):
-        # Product, then sum: a fused step rounds otherwise at the end of a run than inside it.
-        total.add_(values.mul_(weight))
-    return total
+    return weighted_sum(piece.values, piece.weights, dtype=piece.values.dtype)

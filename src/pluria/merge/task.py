@@ -33,7 +33,8 @@ def task_arithmetic(*, scale: Scale = 0.3, normalise: bool = False) -> Rule:
     """
 
     def combine(piece: Piece, _: Any) -> Tensor:
-        return piece.origin + weighted_sum(piece.deltas, coefficients(piece, scale, normalise=normalise))
+        mass = coefficients(piece, scale, normalise=normalise)
+        return piece.origin + weighted_sum(piece.deltas, mass, dtype=piece.values.dtype)
 
     return Rule(combine, needs_base=True)
 

@@ -10,6 +10,7 @@ call makes first is in its time: the working copy, the members that are held.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -112,7 +113,8 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULT,
 ) -> None:
     """Measure text generation on this machine."""
-    model, about = network(), machine()
+    load = " ".join(f"{one:.1f}" for one in os.getloadavg())  # what else the machine had to do
+    model, about = network(), {**machine(), "load_average": load}
     rows = [row for size in batch for row in measure(model, size, members, tokens, rounds)]
     count = sum(value.numel() for value in model.parameters())
     result = {"machine": about, "parameters": count, "format": "int4", "prompt": PROMPT, "tokens": tokens}

@@ -153,14 +153,14 @@ def _measured(task: Task, rule: Rule, chunks: Chunks, mapper: Mapper) -> Any:
     """Statistics of one scope, pass after pass."""
     found = None
     for step in rule.passes if chunks else ():
-        if step.needed(found):
+        if step is rule.passes[0] or step.needed(found):
             parts = (part for several in mapper(partial(_measure, task, step, found), chunks) for part in several)
             found = step.finish(torch.stack(list(parts)) if step.stacked else _sum(parts), found)
     return found
 
 
 def _measure(task: Task, step: Pass, earlier: Any, spans: Sequence[Span]) -> list[Tensor]:
-    parts = (step.measure(piece, earlier) for piece in _pieces(task, spans))
+    parts = (step.measure(piece, earlier) for piece in _pieces(task, spans, first=step is spans[0].leaf.rule.passes[0]))
     if step.stacked:
         return list(parts)
     # Integers are added at once, since their order does not matter; floats wait for their turn.
@@ -171,13 +171,14 @@ def _measure(task: Task, step: Pass, earlier: Any, spans: Sequence[Span]) -> lis
 def _sum(parts: Iterable[Tensor]) -> Tensor:
     rest = iter(parts)
     total = next(rest).clone()
+    total = total if total.is_floating_point() else total.long()
     for part in rest:
         total += part
     return total
 
 
 def _merge(task: Task, found: Any, spans: Sequence[Span]) -> None:
-    for span, piece in zip(spans, _pieces(task, spans), strict=True):
+    for span, piece in zip(spans, _pieces(task, spans, first=not spans[0].leaf.rule.passes), strict=True):
         leaf = span.leaf
         merged = leaf.rule.combine(piece, found)
         if merged.shape != (span.stop - span.start,):
@@ -191,8 +192,8 @@ def _merge(task: Task, found: Any, spans: Sequence[Span]) -> None:
         task.write(leaf.name, span.start, rounded)
 
 
-def _pieces(task: Task, spans: Sequence[Span]) -> Iterator[Piece]:
-    """The pieces of spans of one tensor, one after the other in the same memory."""
+def _pieces(task: Task, spans: Sequence[Span], *, first: bool) -> Iterator[Piece]:
+    """The pieces of spans of one tensor, one after the other in the same memory; looked through at the first reading."""
     leaf, longest = spans[0].leaf, max(span.stop - span.start for span in spans)
     sources = [*task.members, *([task.base] if task.base is not None and leaf.rule.needs_base else [])]
     wide = torch.empty((len(sources), longest), dtype=leaf.arithmetic)
@@ -206,7 +207,7 @@ def _pieces(task: Task, spans: Sequence[Span]) -> Iterator[Piece]:
             source.read(leaf.name, span.start, raw)
             if raw is not row:
                 row.copy_(raw)
-            if not _finite(row):
+            if first and not _finite(row):
                 raise CheckpointError(
                     f"NaN or Inf in tensor {leaf.name!r} of {source.label}. Give a checkpoint from before it diverged"
                 )

@@ -9,6 +9,7 @@ that would decide nothing any more are left out.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -55,16 +56,42 @@ class Largest:
 
     def mask(self, piece: Piece, values: Tensor) -> Tensor:
         """bool `[J, R, n]`: which elements of a piece are taken; `values` `[R, n]` are those that were ranked."""
-        words = patterns(values)
-        shared, left = self.shared, self.left
-        if self.ties is not None and self.room is not None:
-            shared, left = self.ties[piece.number], self.room[piece.number]
-        low = (self.prefix + (left < shared).long()) << self.shift
-        taken = words >= low.clamp(max=torch.iinfo(words.dtype).max).to(words.dtype)[..., None]
-        for j, r in ((left > 0) & (left < shared)).nonzero().tolist():
-            equal = (words[r] >> self.shift == self.prefix[j, r]).nonzero()[: int(left[j, r]), 0]
-            taken[j, r, equal] = True
+        words, low = patterns(values), self._low(piece, values)
+        taken = torch.empty((len(low), *words.shape), dtype=torch.bool, device=words.device)
+        for j, r in itertools.product(range(len(low)), range(len(words))):
+            torch.ge(words[r], int(low[j, r]), out=taken[j, r])
+            taken[j, r, self._first(piece, values[r], j, r)] = True
         return taken
+
+    def trimmed(self, piece: Piece, values: Tensor) -> Tensor:
+        """`[R, n]`: `values` where the first selection takes them, else zero."""
+        low, out = self._low(piece, values)[0], torch.empty_like(values)
+        # Above a threshold is above the number before it, and |x| <= that is what this function makes zero.
+        before = (low - 1).to(patterns(values[:, :0]).dtype).view(values.dtype).tolist()
+        for r, row in enumerate(values):
+            torch.hardshrink(row, before[r] if low[r] > 0 else -1.0, out=out[r])
+            equal = self._first(piece, row, 0, r)
+            out[r, equal] = row[equal]
+        return out
+
+    def _low(self, piece: Piece, values: Tensor) -> Tensor:
+        """int64 `[J, R]`, the smallest pattern of which all are taken in a piece."""
+        shared, left = self._here(piece)
+        top = torch.iinfo(torch.int32 if values.dtype == torch.float32 else torch.int64).max
+        return ((self.prefix + (left < shared).long()) << self.shift).clamp(max=top)
+
+    def _here(self, piece: Piece) -> tuple[Tensor, Tensor]:
+        """How many of a piece share the prefix, and how many of them are taken, `[J, R]` each."""
+        if self.ties is None or self.room is None:
+            return self.shared, self.left
+        return self.ties[piece.number], self.room[piece.number]
+
+    def _first(self, piece: Piece, row: Tensor, j: int, r: int) -> Tensor:
+        """Indices of those of a row that equal the threshold and are taken, where not all are."""
+        shared, left = self._here(piece)
+        if not 0 < left[j, r] < shared[j, r]:
+            return torch.empty(0, dtype=torch.int64, device=row.device)
+        return (patterns(row) >> self.shift == self.prefix[j, r]).nonzero()[: int(left[j, r]), 0]
 
 
 def largest(values: Values, counts: Counts) -> tuple[Pass, ...]:

@@ -72,7 +72,8 @@ class Pass:
 
     measure   (piece, statistics of the passes before, or None) -> a Tensor, of one shape for all pieces of the scope
     finish    (their sum, statistics of the passes before) -> statistics: anything
-    needed    whether the pass is made at all, from the statistics of the passes before; they stay as they are if not
+    needed    whether the pass is made, from the statistics of the passes before; they stay as they are if not. The
+              first pass always is
     stacked   `finish` takes one row for each piece, `[pieces, ...]`, in place of the sum
     """
 

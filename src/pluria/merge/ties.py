@@ -80,7 +80,7 @@ def kept_of(density: float, count: int) -> Tensor:
 
 def _trimmed(piece: Piece, kept: Largest | None) -> Tensor:
     deltas = piece.deltas
-    return deltas if kept is None else deltas.mul_(kept.mask(piece, deltas)[0])
+    return deltas if kept is None else kept.trimmed(piece, deltas)
 
 
 def _votes(spec: Spec, piece: Piece, deltas: Tensor) -> Tensor:

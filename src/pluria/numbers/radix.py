@@ -25,26 +25,36 @@ def patterns(values: Tensor) -> Tensor:
 
 
 def histogram(values: Tensor, prefix: Tensor, shift: int, bits: int) -> Tensor:
-    """How often each pattern occurs: int64 `[J, R, 2^bits]` of `values` `[R, n]`.
+    """How often each pattern occurs: int32 `[J, R, 2^bits]` of `values` `[R, n]`.
 
     Counted are the `bits` bits above the lowest `shift`, of those elements of row r whose bits above them equal
     `prefix[j, r]`. Zeros count all where no bits are above. Raises TypeError for other dtypes than float32 and float64.
     """
     if values.dtype not in BITS:
         raise TypeError(f"magnitudes are ranked in float32 or float64; got {values.dtype}")
-    found = torch.zeros((*prefix.shape, 2**bits), dtype=torch.int64, device=values.device)
-    loops = _loops() if kernel.available(values.device) else None
-    kind = torch.int32 if values.dtype == torch.float32 else torch.int64
-    top = torch.iinfo(kind).max
-    words = values.contiguous().view(kind) if loops else patterns(values)
+    found = torch.zeros((*prefix.shape, 2**bits), dtype=torch.int32, device=values.device)
+    count = _counted if kernel.available(values.device) else _counted_by_torch
     for j, row in enumerate(prefix):
         for r, wanted in enumerate(row.tolist()):
-            if loops:
-                loops.count(found[j, r].numpy(), words[r].numpy(), top, wanted, shift, bits)
-            else:
-                own = words[r][words[r] >> (shift + bits) == wanted] >> shift
-                found[j, r] = torch.bincount((own & (2**bits - 1)).long(), minlength=2**bits)
+            count(found[j, r], values[r], wanted, shift, bits)
     return found
+
+
+def _counted(found: Tensor, values: Tensor, wanted: int, shift: int, bits: int) -> None:
+    loops, kind = _loops(), torch.int32 if values.dtype == torch.float32 else torch.int64
+    words, top = values.contiguous().view(kind).numpy(), torch.iinfo(kind).max
+    if bits == 0:
+        found[0] = loops.count_equal(words, top, wanted, shift)
+    elif shift + bits == BITS[values.dtype]:
+        loops.count_all(found.numpy(), words, top, shift)
+    else:
+        loops.count_within(found.numpy(), words, top, wanted, shift, bits)
+
+
+def _counted_by_torch(found: Tensor, values: Tensor, wanted: int, shift: int, bits: int) -> None:
+    words = patterns(values)
+    own = words[words >> (shift + bits) == wanted] >> shift
+    found.copy_(torch.bincount((own & (2**bits - 1)).long(), minlength=2**bits))
 
 
 @lru_cache(maxsize=1)

@@ -193,7 +193,7 @@ def _merge(task: Task, found: Any, spans: Sequence[Span]) -> None:
 
 
 def _pieces(task: Task, spans: Sequence[Span], *, first: bool) -> Iterator[Piece]:
-    """The pieces of spans of one tensor, one after the other in the same memory; looked through at the first reading."""
+    """The pieces of spans of one tensor, one after the other in the same memory; `first`: never read before."""
     leaf, longest = spans[0].leaf, max(span.stop - span.start for span in spans)
     sources = [*task.members, *([task.base] if task.base is not None and leaf.rule.needs_base else [])]
     wide = torch.empty((len(sources), longest), dtype=leaf.arithmetic)

@@ -82,13 +82,8 @@ class Receiver:
         if whole:
             self._commit()
         self.flusher.shutdown()
-        try:
-            for commit in self.commits if whole else ():
-                commit.result()
-        finally:
-            self.marks.close()
-            for handle, _ in self.heads.values():
-                os.close(handle)
+        for commit in self.commits if whole else ():
+            commit.result()
 
     def _commit(self) -> None:
         names, self.waiting = self.waiting, []
@@ -123,9 +118,9 @@ def receiving(
     """
     work = work_folder(target)
     try:
-        with _locked(work):
+        with _locked(work), contextlib.ExitStack() as stack:
             known = hashlib.sha256("\0".join([identity, *map(str, _layout(files, texts))]).encode()).hexdigest()
-            receiver = _opened(work, files, texts, known, restart)
+            receiver = _opened(work, files, texts, known, restart, stack)
             try:
                 yield receiver
             except BaseException:
@@ -183,19 +178,30 @@ def _order(own: Mapping[str, Tensor]) -> list[str]:
     return sorted(own, key=lambda name: (-own[name].element_size(), name))
 
 
-def _opened(work: Path, files: Files, texts: Mapping[str, Mapping[str, str]], identity: str, restart: bool) -> Receiver:
+def _opened(
+    work: Path,
+    files: Files,
+    texts: Mapping[str, Mapping[str, str]],
+    identity: str,
+    restart: bool,
+    stack: contextlib.ExitStack,
+) -> Receiver:
+    """Files of their full size, or those that the same merge has left; `stack` closes them."""
     state, folder = work / "state", work / "files"
-    if restart or not state.is_file() or state.read_text(encoding="utf-8") != identity:
+    # Without its files a mark means nothing: they are gone where a process was killed right after it had finished.
+    whole = state.is_file() and all((folder / file).is_file() for file in files)
+    if restart or not whole or state.read_text(encoding="utf-8") != identity:
         shutil.rmtree(folder, ignore_errors=True)
         (work / "done").unlink(missing_ok=True)
         state.write_text(identity, encoding="utf-8")
     folder.mkdir(exist_ok=True)
-    marks = open(work / "done", "a+b")  # noqa: SIM115 - the receiver closes it
+    marks = stack.enter_context(open(work / "done", "a+b"))
     heads: dict[str, tuple[int, bytes]] = {}
     places: dict[str, tuple[int, int]] = {}
     sizes: dict[str, int] = {}
     for file, head in _layout(files, texts):
         handle, at = os.open(folder / file, os.O_RDWR | os.O_CREAT, 0o666), len(head)
+        stack.callback(os.close, handle)
         heads[file] = handle, head
         for name in _order(files[file]):
             places[name], sizes[name] = (handle, at), files[file][name].numel() * files[file][name].element_size()

@@ -1,0 +1,180 @@
+"""Merges that are interrupted: killed, out of disk, by hand; the target is whole, or what it was."""
+
+from __future__ import annotations
+
+import errno
+import json
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pluria import Merge, PluriaError, merge_files
+from pluria.merge import engine
+from pluria.recipe.merging import files as merging
+from pluria.store import receiving
+from pluria.store.receiving import work_folder
+from recipe.merging.files import digest, start, write
+
+
+def interrupted(merge: Merge, out: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after some tensors were marked."""
+    with monkeypatch.context() as patch:
+        patch.setattr(receiving, "COMMIT", 1)
+        mark, count = receiving.Receiver.mark, [0]
+
+        def counted(self: Any, name: str) -> None:
+            mark(self, name)
+            count[0] += 1
+            if count[0] == after:
+                raise KeyboardInterrupt
+
+        patch.setattr(receiving.Receiver, "mark", counted)
+        with pytest.raises(KeyboardInterrupt):
+            merge_files(merge, out, threads=1)
+
+
+def read_again(merge: Merge, out: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[str]:
+    """The merge gone on with; which tensors it merged."""
+    done: list[str] = []
+    whole = engine.run
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            merging, "run", lambda task, leaves, **o: (done.extend(x.name for x in leaves), whole(task, leaves, **o))
+        )
+        merge_files(merge, out, **options)
+    return done
+
+
+def test_an_interrupted_merge_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, out = write(tmp_path), tmp_path / "out.safetensors"
+    merge = Merge("dare", tuple(models[1:]), models[0])
+    merge_files(merge, out)
+    wanted = digest(out)
+    out.write_text("old")
+    interrupted(merge, out, 3, monkeypatch)
+    assert out.read_text() == "old"
+    left = read_again(merge, out, monkeypatch, threads=3)
+    assert len(left) == 4
+    assert digest(out) == wanted
+    assert not work_folder(out).exists()
+
+
+@pytest.mark.parametrize("change", ["options", "restart", "source", "marks"])
+def test_another_merge_begins_anew(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, out = write(tmp_path), tmp_path / "out.safetensors"
+    merge = Merge("dare", tuple(models[1:]), models[0], options={"density": 0.5})
+    interrupted(merge, out, 5, monkeypatch)
+    if change == "options":
+        merge = Merge("dare", tuple(models[1:]), models[0], options={"density": 0.6})
+    if change == "source":
+        write(tmp_path)
+    if change == "marks":  # a line that a crash has cut off says nothing
+        (work_folder(out) / "done").write_bytes(b'"emb"\n"layers.0.w')
+    left = read_again(merge, out, monkeypatch, restart=change == "restart")
+    assert len(left) == (6 if change == "marks" else 7)
+
+
+def test_what_was_killed_right_after_it_had_finished_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, out = write(tmp_path), tmp_path / "out.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(receiving.shutil, "rmtree", lambda *arguments, **options: None)
+        merge_files(Merge("linear", tuple(models)), out)
+    wanted = digest(out)
+    assert (work_folder(out) / "done").read_text()
+    out.unlink()
+    assert len(read_again(Merge("linear", tuple(models)), out, monkeypatch)) == 7
+    assert digest(out) == wanted
+
+
+def test_two_processes_do_not_write_the_same_target(tmp_path: Path) -> None:
+    models, out = write(tmp_path), tmp_path / "out.safetensors"
+    with receiving._locked(work_folder(out)), pytest.raises(PluriaError, match="another process is merging"):
+        merge_files(Merge("linear", tuple(models)), out)
+    assert work_folder(out).exists()
+    merge_files(Merge("linear", tuple(models)), out)
+
+
+def killed(out: Path, models: list[str], wait: float) -> bool:
+    """A merge killed `wait` seconds after it began; whether it was still at work."""
+    process = start(out, models)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(wait)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def kills(folder: Path, count: int) -> None:
+    """Kill merges at random moments, then let one end: old or whole at any time, and the same bytes in the end."""
+    models, out, draw = write(folder), folder / "out.safetensors", random.Random(0)
+    merge_files(Merge("task_arithmetic", tuple(models[1:]), models[0]), out)
+    wanted = digest(out)
+    out.write_text("old")
+    for _ in range(count):
+        at_work = killed(out, models, draw.uniform(0, 0.15))
+        assert out.read_text() == "old" if at_work and digest(out) != wanted else digest(out) == wanted
+        out.write_text("old")
+    last = start(out, models)
+    assert last.communicate() is not None
+    assert last.returncode == 0
+    assert digest(out) == wanted
+    assert not work_folder(out).exists()
+
+
+def test_a_merge_that_is_killed_resumes_to_the_same_hash(tmp_path: Path) -> None:
+    kills(tmp_path, 2)
+
+
+@pytest.mark.study
+def test_killed_at_forty_random_moments(tmp_path: Path) -> None:
+    kills(tmp_path, 40)
+
+
+def test_a_full_disk_is_found_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, out = write(tmp_path), tmp_path / "out.safetensors"
+    out.write_text("old")
+    usage = type("usage", (), {"free": 10**6})
+    monkeypatch.setattr("pluria.recipe.merging.cost.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match=r"takes 0.00 GB and 0.00 GB are free; nothing was written") as error:
+        merge_files(Merge("linear", tuple(models)), out)
+    assert error.value.errno == errno.ENOSPC
+    assert out.read_text() == "old"
+    assert not work_folder(out).exists()
+
+
+def test_a_disk_that_is_full_nevertheless_leaves_the_old_output(tmp_path: Path) -> None:
+    models, out = write(tmp_path), tmp_path / "out.safetensors"
+    out.write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, before[1]))
+    try:
+        with pytest.raises(OSError, match="nothing was written, and what was there before is untouched"):
+            merge_files(Merge("linear", tuple(models)), out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert out.read_text() == "old"
+    assert not work_folder(out).exists()
+    merge_files(Merge("linear", tuple(models)), out)
+    assert torch.isfinite(load_file(out)["emb"]).all()
+
+
+def test_progress_counts_bytes_also_where_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, out = write(tmp_path), tmp_path / "out.safetensors"
+    merge = Merge("linear", tuple(models))
+    interrupted(merge, out, 2, monkeypatch)
+    seen: list[tuple[int, int]] = []
+    merge_files(merge, out, progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert len(seen) == 5
+    told = json.loads(json.dumps(seen))[-1]
+    assert told[0] == told[1] - 8  # the count of batches is no tensor that is merged

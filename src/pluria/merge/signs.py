@@ -24,10 +24,10 @@ def elected(deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0,
     if tie < 0:
         sign.masked_fill_(votes == 0, -1.0)
     total, taken, count = torch.zeros_like(sign), torch.zeros_like(sign), int((weights > 0).sum())
-    for delta, weight in zip(deltas, weights.tolist(), strict=True):
+    for delta, share, weight in zip(deltas, shares(weights), weights.tolist(), strict=True):
         own = (delta * sign).clamp_(min=0)
-        taken += own.sign().mul_(float(weight > 0) if by_count else weight)
-        total += own.mul_(count * weight if by_count else weight)
+        taken += own.sign().mul_(float(weight > 0) if by_count else share)
+        total += own.mul_(count * weight if by_count else share)
     # Where nobody has the sign, the total is zero.
     return total.div_(taken.clamp_(min=1e-30)).mul_(sign)
 
@@ -35,6 +35,12 @@ def elected(deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0,
 def ballot(deltas: Tensor, voices: Tensor) -> Tensor:
     """The sum of votes `[n]`: of task vectors `[K, n]`, each times its voice `[K]`."""
     votes = torch.zeros_like(deltas[0])
-    for delta, voice in zip(deltas, voices.tolist(), strict=True):
+    for delta, voice in zip(deltas, shares(voices), strict=True):
         votes += delta * voice
     return votes
+
+
+def shares(weights: Tensor) -> list[float]:
+    """Weights up to a factor, ones where all are equal: votes that cancel then do so in any dtype."""
+    held = weights.tolist()
+    return [1.0] * len(held) if len(set(held)) == 1 else held

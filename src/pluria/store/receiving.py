@@ -195,7 +195,7 @@ def _opened(
         (work / "done").unlink(missing_ok=True)
         state.write_text(identity, encoding="utf-8")
     folder.mkdir(exist_ok=True)
-    marks = stack.enter_context(open(work / "done", "a+b"))
+    marks = stack.enter_context((work / "done").open("a+b"))
     heads: dict[str, tuple[int, bytes]] = {}
     places: dict[str, tuple[int, int]] = {}
     sizes: dict[str, int] = {}

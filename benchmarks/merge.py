@@ -1,0 +1,247 @@
+"""Merging three bfloat16 checkpoints from disk: Pluria, mergekit, and a bare copy of as many bytes, side by side.
+
+    python -m benchmarks.merge --mergekit /path/to/mergekit-pytorch [--repeats 3] [--folder DIR] [--out results.json]
+
+mergekit lives in an environment of its own, for instance
+
+    python -m venv mergekit-venv && mergekit-venv/bin/pip install torch==2.13.0 mergekit
+
+Checkpoints of 551 million parameters, a base and three fine-tunes, are made in a folder that is removed at the end. All
+ways read the same recipe and the same files, one after the other within each repeat, each in a process of its own.
+Files are put out of the page cache before every run. CPU is user and system time of the whole process, imports
+included; memory is the peak that is not backed by files. The least CPU and the median wall time over the repeats count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.merge_check import Check, check
+from benchmarks.rounding import machine
+
+MEMBERS, DENSITY, NOISE = 3, 0.5, 0.0012
+HIDDEN, INNER, LAYERS, WORDS = 1536, 4096, 16, 32000
+
+PLURIA = [sys.executable, "-c", "from pluria.cli import main; main()", "merge"]
+COPY = """
+import os, sys
+out, size, *sources = sys.argv[1:]
+held, left = bytearray(2**20), int(size)
+with open(out, "wb", buffering=0) as target:
+    for source in sources:
+        with open(source, "rb", buffering=0) as file:
+            while count := file.readinto(held):
+                if left > 0:
+                    left -= target.write(memoryview(held)[:min(count, left)])
+    os.fsync(target.fileno())
+"""
+"""Reads the sources and writes as much as the merged model has, in pieces of a megabyte."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process: seconds of CPU and wall, megabytes of anonymous memory at most."""
+
+    cpu: float
+    wall: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to merge: least CPU, median wall, largest memory, and all runs."""
+
+    method: str
+    way: str
+    cpu: float
+    wall: float
+    memory: float
+    runs: list[Run]
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """A Llama-like network."""
+    made: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (WORDS, HIDDEN)}
+    for layer in range(LAYERS):
+        own = f"model.layers.{layer}."
+        made |= {f"{own}self_attn.{name}_proj.weight": (HIDDEN, HIDDEN) for name in "qkvo"}
+        made |= {f"{own}mlp.{name}_proj.weight": (INNER, HIDDEN) for name in ("gate", "up")}
+        made |= {f"{own}mlp.down_proj.weight": (HIDDEN, INNER)}
+        made |= {f"{own}{name}_layernorm.weight": (HIDDEN,) for name in ("input", "post_attention")}
+    return made | {"model.norm.weight": (HIDDEN,), "lm_head.weight": (WORDS, HIDDEN)}
+
+
+def make(folder: Path) -> list[Path]:
+    """The base and its fine-tunes, seeded."""
+    from safetensors.torch import save_file
+
+    draw = torch.Generator().manual_seed(0)
+    base = {name: (torch.randn(shape, generator=draw) * 0.02).bfloat16() for name, shape in shapes().items()}
+    save_file(base, folder / "base.safetensors", {"format": "pt"})
+    for member in range(MEMBERS):
+        tuned = {n: (v.float() + torch.randn(v.shape, generator=draw) * NOISE).bfloat16() for n, v in base.items()}
+        save_file(tuned, folder / f"{member}.safetensors", {"format": "pt"})
+    return [folder / "base.safetensors", *(folder / f"{member}.safetensors" for member in range(MEMBERS))]
+
+
+def recipe(method: str, files: list[Path]) -> Path:
+    """The recipe that both tools read."""
+    base, *members = map(str, files)
+    parameters = {"weight": 1.0} | ({"density": DENSITY} if method == "ties" else {})
+    held = {"merge_method": method, "dtype": "bfloat16"} | ({"base_model": base} if method == "ties" else {})
+    held["models"] = [{"model": member, "parameters": parameters} for member in members]
+    path = files[0].parent / f"{method}.yaml"
+    path.write_text(yaml.safe_dump(held))
+    return path
+
+
+def commands(method: str, files: list[Path], mergekit: str | None, threads: int) -> dict[str, tuple[list[str], Path]]:
+    """Each way's command and what it writes."""
+    folder, given = files[0].parent, str(recipe(method, files))
+    out = {way: folder / f"{method}-{way}" for way in ("pluria", "copy", "mergekit")}
+    sources = [str(file) for file in files[0 if method == "ties" else 1 :]]
+    ours = out["pluria"].with_suffix(".safetensors")
+    made = {
+        "copy": ([sys.executable, "-c", COPY, str(out["copy"]), str(files[0].stat().st_size), *sources], out["copy"]),
+        "pluria": ([*PLURIA, given, "--out", str(ours), "--threads", str(threads), "--restart"], ours),
+    }
+    if mergekit is not None:
+        made["mergekit"] = ([mergekit, given, str(out["mergekit"])], out["mergekit"])
+    return made
+
+
+def forget(files: list[Path]) -> None:
+    """Put files out of the page cache, as far as they are on the disk."""
+    os.sync()
+    for file in files:
+        with open(file, "rb") as handle:
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def run(command: list[str], log: Path) -> Run:
+    """Run a command to its end and look at what it took."""
+    begin = time.perf_counter()
+    env = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    with open(log, "wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, env=env)
+        peak = [0.0]
+        watcher = threading.Thread(target=watch, args=(process.pid, peak))
+        watcher.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        watcher.join()
+    if process.returncode:
+        raise RuntimeError(f"{command} failed:\n{log.read_text()}")
+    return Run(usage.ru_utime + usage.ru_stime, wall, peak[0])
+
+
+def watch(pid: int, peak: list[float]) -> None:
+    """Keep the largest anonymous memory of a process in MB, until it is gone."""
+    while True:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            return
+        found = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")]
+        if not found:
+            return
+        peak[0] = max(peak[0], int(found[0]) / 1e3)
+        time.sleep(0.01)
+
+
+def measure(
+    method: str, files: list[Path], mergekit: str | None, repeats: int, threads: int
+) -> tuple[list[Row], Check]:
+    """All ways of one method in turn, and what Pluria's result is worth."""
+    ways = commands(method, files, mergekit, threads)
+    runs: dict[str, list[Run]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way, (command, out) in ways.items():
+            shutil.rmtree(out, ignore_errors=True) if out.is_dir() else out.unlink(missing_ok=True)
+            forget(files)
+            runs[way].append(run(command, files[0].parent / f"{way}.log"))
+    rows = [
+        Row(
+            method,
+            way,
+            min(r.cpu for r in own),
+            statistics.median(r.wall for r in own),
+            max(r.memory for r in own),
+            own,
+        )
+        for way, own in runs.items()
+    ]
+    found = check(method, files, ways["pluria"][1], density=DENSITY)
+    for _, out in ways.values():
+        shutil.rmtree(out, ignore_errors=True) if out.is_dir() else out.unlink(missing_ok=True)
+    return rows, found
+
+
+def ratios(rows: list[Row]) -> dict[str, float]:
+    """What the rows say, as ratios."""
+    by = {row.way: row for row in rows}
+    paired = [ours.wall / copy.wall for ours, copy in zip(by["pluria"].runs, by["copy"].runs, strict=True)]
+    found = {"wall_of_a_copy": statistics.median(paired)}
+    if "mergekit" in by:
+        ours, theirs = by["pluria"], by["mergekit"]
+        found |= {"less_cpu": theirs.cpu / ours.cpu, "of_its_memory": ours.memory / theirs.memory}
+        found |= {"faster": theirs.wall / ours.wall}
+    return found
+
+
+def table(rows: list[Row]) -> Table:
+    out = Table("method", "way", "CPU s", "wall s", "memory MB")
+    for row in rows:
+        out.add_row(row.method, row.way, f"{row.cpu:.1f}", f"{row.wall:.1f}", f"{row.memory:.0f}")
+    return out
+
+
+def main(
+    mergekit: Annotated[str | None, typer.Option(help="The executable mergekit-pytorch; left out: without it.")] = None,
+    method: Annotated[list[str], typer.Option(help="linear, ties; may be repeated.")] = ["linear", "ties"],  # noqa: B006
+    repeats: int = 3,
+    threads: int = os.cpu_count() or 1,
+    folder: Annotated[Path | None, typer.Option(help="Where 7 GB are free; a temporary folder by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A JSON file for the figures.")] = None,
+) -> None:
+    """Merge three checkpoints in every way, and print what each took."""
+    console, results = Console(), {}
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        files = make(Path(place))
+        for one in method:
+            rows, found = measure(one, files, mergekit, repeats, threads)
+            results[one] = {"rows": list(map(asdict, rows)), "ratios": ratios(rows), "check": asdict(found)}
+            console.print(table(rows), results[one]["ratios"], asdict(found))
+    if out is not None:
+        held = {
+            "machine": machine() | {"threads": threads},
+            "parameters": sum(map(count, shapes().values())),
+            **results,
+        }
+        out.write_text(json.dumps(held, indent=1) + "\n")
+
+
+def count(shape: tuple[int, ...]) -> int:
+    return torch.Size(shape).numel()
+
+
+if __name__ == "__main__":
+    typer.run(main)

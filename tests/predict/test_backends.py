@@ -12,7 +12,7 @@ from pluria.core.params import params_of
 from pluria.predict import gather, predict
 from pluria.predict.backends import Storage, backend
 from pluria.predict.choose import distance
-from pluria.predict.fold import norms_behind
+from pluria.predict.fold import Graph, graph_of
 from pluria.predict.scaled import Scaled, has_codes, scaled
 from pluria.sample import dropout, low_precision
 from pluria.store.export import packed
@@ -132,19 +132,21 @@ def test_formats_that_sixteen_bits_cannot_hold_stay_as_they_are() -> None:
 
 
 class Twice(nn.Module):
-    """A convolution whose output is read twice, one that is called twice, and one whose norm is called twice."""
+    """A convolution whose output is read twice, one called twice, one whose norm is; ReLUs of what is not theirs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b, self.c, self.good = (nn.Conv2d(3, 3, 1) for _ in range(4))
         self.na, self.nb, self.nc, self.fine = (nn.BatchNorm2d(3) for _ in range(4))
+        self.relu, self.last = nn.ReLU(), nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x)
         y = self.na(y) + y
         y = self.nb(self.b(y)) + self.b(x)
         y = self.nc(self.nc(self.c(y)))
-        return self.fine(self.good(y)).mean((2, 3))
+        z = self.fine(self.good(y))
+        return (self.relu(z) + z + self.last(x.relu())).mean((2, 3))
 
 
 class Asking(nn.Sequential):
@@ -154,15 +156,16 @@ class Asking(nn.Sequential):
         return super().forward(x if float(x.sum()) > 0 else -x)
 
 
-def test_only_norms_that_stand_right_behind_one_layer_are_folded() -> None:
-    assert norms_behind(convolutional().eval()) == {"0": "1"}
-    assert len(norms_behind(network("cifar_resnet", depth=20, classes=10))) == 19
-    assert norms_behind(Twice().eval()) == {"good": "fine"}
-    assert norms_behind(Asking(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))) == {}
-    assert norms_behind(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))) == {}
+def test_only_what_stands_right_behind_one_layer_is_folded() -> None:
+    assert graph_of(convolutional().eval()) == Graph({"0": "1"}, ("2",))
+    resnet = graph_of(network("cifar_resnet", depth=20, classes=10))
+    assert (len(resnet.norms), len(resnet.relus)) == (19, 19)
+    assert graph_of(Twice().eval()) == Graph({"good": "fine"})
+    assert graph_of(Asking(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))) == Graph({})
+    assert graph_of(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))) == Graph({})
     heard = convolutional()
     heard[1].register_forward_hook(lambda module, inputs, output: None)
-    assert norms_behind(heard) == {}
+    assert graph_of(heard) == Graph({})
 
 
 @pytest.mark.parametrize(

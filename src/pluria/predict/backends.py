@@ -21,7 +21,7 @@ from pluria.core.ensemble import Ensemble
 from pluria.core.family import Shared
 from pluria.core.model import tensors, working_copy
 from pluria.core.params import memory
-from pluria.predict.fold import NORMS, norms_behind
+from pluria.predict.fold import NORMS, graph_of
 from pluria.predict.linear import in_tiles
 from pluria.predict.pieces import in_pieces
 from pluria.predict.scaled import Scaled, Writer, scaled
@@ -72,8 +72,10 @@ def _fast(
     for module in twin.modules():
         if isinstance(module, NORMS):
             module.float()  # 16-bit statistics would be worse than what is normalised by them
-    own = dict(tensors(twin))
-    writers, served = scaled(twin, ensemble, norms_behind(twin))
+    own, graph = dict(tensors(twin)), graph_of(twin)
+    for name in graph.relus:
+        twin.get_submodule(name).inplace = True  # type: ignore[assignment]
+    writers, served = scaled(twin, ensemble, graph.norms)
     rest = {name: value for name, value in own.items() if name not in served}
     return twin, writers + _plain(twin, ensemble, rest)
 
@@ -107,7 +109,7 @@ def _one_by_one(
     cast: torch.dtype | None = None,
     called: Callable[..., Any] | None = None,
 ) -> Run:
-    restore, model = _scratch(twin), called or twin
+    restore, model = _scratch(twin), twin if called is None else called
     held: list[int] = []
 
     def run(members: Sequence[int], each: Sequence[Any], output: Callable[[Any], Tensor]) -> Tensor:

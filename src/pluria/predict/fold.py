@@ -1,41 +1,63 @@
-"""Which batch norm stands right behind which layer, from the network's graph."""
+"""What a network's graph tells: which batch norm stands right behind which layer, which ReLU alone reads its input."""
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 
+import torch
 from torch import fx, nn
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """No linear layers: on inputs with more than two axes a batch norm's channels are another axis than theirs."""
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+SUMS = (operator.add, torch.add)
 
 
-def norms_behind(model: nn.Module) -> dict[str, str]:
-    """Layers by name, each with the batch norm that alone reads its output and can be folded into its scale.
+@dataclass(frozen=True)
+class Graph:
+    """`norms`: layers by name, each with the batch norm that can go into its scale; `relus` that may work in place.
 
-    Empty where the network cannot be traced: control flow that looks at values, or modules torch.fx does not know.
+    Both are empty where the network cannot be traced: control flow that looks at values, or code unknown to torch.fx.
     """
+
+    norms: dict[str, str]
+    relus: tuple[str, ...] = ()
+
+
+def graph_of(model: nn.Module) -> Graph:
+    """What may be changed of a network in evaluation mode without changing what it gives, but for rounding."""
     try:
-        graph = fx.symbolic_trace(model).graph
+        nodes = list(fx.symbolic_trace(model).graph.nodes)
     except Exception:  # whatever a network's code does with a symbol in place of a tensor
-        return {}
+        return Graph({})
     modules = dict(model.named_modules(remove_duplicate=False))
-    calls = Counter(id(modules[str(node.target)]) for node in graph.nodes if node.op == "call_module")
+    norms, relus = {}, []
+    for name, before in _chains(nodes, modules):
+        own, other = modules[name], modules.get(str(before.target)) if before.op == "call_module" else None
+        if type(own) in NORMS and getattr(own, "running_mean", None) is not None and type(other) in LAYERS:
+            norms[str(before.target)] = name
+        # A sum, or what a layer gives, is a tensor of its own, that nobody else holds.
+        if type(own) is nn.ReLU and (type(other) in (*LAYERS, *NORMS, nn.Linear) or before.target in SUMS):
+            relus.append(name)
+    return Graph(norms, tuple(relus))
+
+
+def _chains(nodes: list[fx.Node], modules: dict[str, nn.Module]) -> Iterator[tuple[str, fx.Node]]:
+    """Modules by name with the node before each, where both are called once and nothing else reads what is between."""
+    calls = Counter(id(modules[str(node.target)]) for node in nodes if node.op == "call_module")
     places = Counter(map(id, modules.values()))
-    found = {}
-    for node in graph.nodes:
+
+    def once(node: fx.Node) -> bool:
+        if node.op != "call_module":
+            return node.op == "call_function"
+        module = modules[str(node.target)]
+        heard = module._forward_hooks or module._forward_pre_hooks
+        return calls[id(module)] == places[id(module)] == 1 and not heard
+
+    for node in nodes:
         before = node.args[0] if node.op == "call_module" and node.args else None
-        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
-            continue
-        layer, norm = modules[str(before.target)], modules[str(node.target)]
-        once = all(calls[id(module)] == places[id(module)] == 1 for module in (layer, norm))
-        if once and type(layer) in LAYERS and _fixed(norm):
-            found[str(before.target)] = str(node.target)
-    return found
-
-
-def _fixed(norm: nn.Module) -> bool:
-    """A batch norm that uses its running statistics, and that nobody listens to."""
-    plain = type(norm) in NORMS and norm.running_mean is not None
-    return plain and not (norm._forward_hooks or norm._forward_pre_hooks)
+        if isinstance(before, fx.Node) and len(before.users) == 1 and once(before) and once(node):
+            yield str(node.target), before

@@ -1,0 +1,177 @@
+"""Members' predictions against one plain pass, deep copies, stacked members under vmap, and torch-uncertainty.
+
+    python -m benchmarks.prediction NETWORK [--rows N] [--members 1 --members 4 ...] [--repeats 3] [--no-vmap]
+                                    [--uncertainty PYTHON]
+
+NETWORK is resnet20, vit or bert. All ways take turns within a round, on the same rows, batches and threads. The back
+end is chosen once, before. torch-uncertainty runs in the environment of the Python that is named, in a process that
+waits for its turns; it needs this checkout's `src` on its path.
+"""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from benchmarks.networks import Case, case
+from benchmarks.sides import Ratio, keep, ratio, turns
+from pluria.core.ensemble import Ensemble
+from pluria.predict import Choice, choose_backend, logits, predict
+from pluria.predict.backends import Storage, backend
+from pluria.sample import low_precision
+
+BARS = {("resnet20", "one pass"): 2.0, ("resnet20", "deep copies"): 0.3, ("bert", "one pass"): 2.0}
+"""What eight members may cost."""
+
+
+def one_pass(found: Case) -> Callable[[], object]:
+    """The network itself, as a user runs it today."""
+
+    def work() -> None:
+        with torch.no_grad():
+            for batch in found.batches:
+                found.model(batch)
+
+    return work
+
+
+def copies(found: Case, made: Ensemble) -> list[nn.Module]:
+    """Members as networks of their own."""
+    several = []
+    for params in made:
+        twin = copy.deepcopy(found.model)
+        twin.load_state_dict(params)
+        several.append(twin)
+    return several
+
+
+def in_a_loop(found: Case, several: list[nn.Module]) -> Callable[[], object]:
+    def work() -> None:
+        with torch.no_grad():
+            for model in several:
+                for batch in found.batches:
+                    model(batch)
+
+    return work
+
+
+def stacked(found: Case, several: list[nn.Module]) -> Callable[[], object]:
+    """What torch's own page on ensembling does."""
+    params, buffers = stack_module_state(several)  # type: ignore[arg-type]
+    base = copy.deepcopy(found.model).to("meta")
+
+    def one(p: dict[str, Any], b: dict[str, Any], x: Any) -> Any:
+        return logits(functional_call(base, (p, b), (x,)))
+
+    def work() -> None:
+        with torch.no_grad():
+            for batch in found.batches:
+                vmap(one, in_dims=(0, 0, None))(params, buffers, batch)
+
+    return work
+
+
+def ours(found: Case, made: Ensemble, choice: Choice) -> Callable[[], object]:
+    def work() -> None:
+        for _ in predict(found.model, made, found.batches, inputs=lambda batch: (batch, None), backend=choice):
+            pass
+
+    return work
+
+
+class Other:
+    """A process of another Python, that takes its turn whenever it is asked."""
+
+    def __init__(self, python: str, name: str, rows: int, members: int) -> None:
+        line = [python, "-m", "benchmarks.uncertainty", name, str(rows), str(members), str(torch.get_num_threads())]
+        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.said = self._answer()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def __call__(self) -> None:
+        assert self.process.stdin is not None
+        print("go", file=self.process.stdin, flush=True)
+        if not self._answer():
+            raise RuntimeError("torch-uncertainty's process ended")
+
+
+def generation(found: Case, made: Ensemble, choice: Choice) -> list[Ratio]:
+    """Seconds of writing one member over those of its forward on one batch."""
+    ratios, x, ways = [], found.batches[0], dict.fromkeys([("loop", None), (choice.backend, choice.batch)])
+    for name, batch in ways:
+        run = backend(name, found.model, made, Storage(torch.device("cpu"), None), batch=batch)
+        seconds: dict[bool, list[float]] = {False: [], True: []}
+        with torch.inference_mode():
+            for turn in range(10):  # members take turns, so each first forward writes and each second does not
+                for again in (False, True):
+                    start = time.perf_counter()
+                    run([made.members[turn % 2]], [x], logits)
+                    seconds[again].append(time.perf_counter() - start)
+        first, second = min(seconds[False][2:]), min(seconds[True][2:])
+        what = f"writing one member by {name} / its forward on one batch"
+        ratios.append(ratio(what, [max(first - second, 0.0)], [second], bar=0.05))
+    return ratios
+
+
+def measure(
+    name: str, found: Case, made: Ensemble, choice: Choice, repeats: int, side: bool, other: Other | None
+) -> list[Ratio]:
+    """Ratios of one number of members."""
+    several, k = copies(found, made), len(made)
+    ways: dict[str, Callable[[], object]] = {"one pass": one_pass(found), "pluria": ours(found, made, choice)}
+    ways["deep copies"] = in_a_loop(found, several)
+    if side:
+        ways["stack and vmap"] = stacked(found, several)
+        try:
+            ways["stack and vmap"]()
+        except RuntimeError as problem:
+            print(f"stack and vmap: left out, {str(problem).splitlines()[0]}")
+            del ways["stack and vmap"]
+    if other is not None:
+        ways["torch-uncertainty"] = other
+    seconds = turns(ways, repeats)
+    print(f"K = {k}: " + ", ".join(f"{way} {min(times):.2f} s" for way, times in seconds.items()), flush=True)
+    mine = seconds.pop("pluria")
+    bars = {way: BARS.get((name, way)) if k == 8 else None for way in seconds}
+    return [ratio(f"K = {k}: pluria / {way}", mine, times, bar=bars[way]) for way, times in seconds.items()]
+
+
+def main(
+    name: Annotated[str, typer.Argument(metavar="NETWORK", help="resnet20, vit or bert.")],
+    rows: Annotated[int, typer.Option(help="Images or sequences; 0: what takes some seconds.")] = 0,
+    members: Annotated[list[int], typer.Option(help="Numbers of members.")] = [1, 4, 8, 16],  # noqa: B006
+    repeats: Annotated[int, typer.Option(help="Rounds.")] = 3,
+    format: Annotated[str, typer.Option(help="Number system.")] = "int4",
+    side: Annotated[bool, typer.Option("--vmap/--no-vmap", help="Time stacked members too.")] = True,
+    uncertainty: Annotated[str, typer.Option(help="A Python that has torch-uncertainty.")] = "",
+    out: Annotated[str, typer.Option(help="Name of the result.")] = "",
+) -> None:
+    """Time predictions of one network."""
+    found = case(name, rows or {"resnet20": 1024, "vit": 512}.get(name, 8))
+    most = low_precision(found.model, format=format, members=max(members))
+    choice = choose_backend(found.model, most, found.batches, inputs=lambda batch: (batch, None))
+    print(f"{found.what}, {format}\n{choice}", flush=True)
+    ratios = generation(found, most, choice)
+    for k in members:
+        other = Other(uncertainty, name, len(found.batches[0]) * len(found.batches), k) if uncertainty else None
+        if other is not None:
+            print(f"torch-uncertainty: {other.said}")
+        ratios += measure(name, found, most.first(k), choice, repeats, side, other)
+        if other is not None:
+            other.process.kill()
+    keep(out or f"prediction-{name}", ratios, case=found.what, choice=str(choice).splitlines())
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -33,9 +33,16 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.rounding
+	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --out bars-resnet20
+	$(BIN)/python -m benchmarks.prediction resnet20
+	$(BIN)/python -m benchmarks.prediction bert
+	$(BIN)/python -m benchmarks.prediction vit
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.cascade
+	$(BIN)/python -m benchmarks.table
 
 # torch comes first and pinned: a CPU build, from the configured index, else from PyTorch's own. Other systems than
 # Linux have CPU builds under the plain version.

@@ -164,7 +164,9 @@ def main(
     print(f"{found.what}, {format}\n{choice}", flush=True)
     ratios = generation(found, most, choice)
     for k in members:
-        other = Other(uncertainty, name, len(found.batches[0]) * len(found.batches), k) if uncertainty else None
+        other = (
+            Other(uncertainty, name, len(found.batches[0]) * len(found.batches), k) if uncertainty and k > 1 else None
+        )
         if other is not None:
             print(f"torch-uncertainty: {other.said}")
         ratios += measure(name, found, most.first(k), choice, repeats, side, other)

@@ -92,6 +92,7 @@ def predict(
     batch: Annotated[int, typer.Option(help="Examples at a time.")] = 256,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    backend: Annotated[str, typer.Option(help="loop, auto (the fastest that agrees), bfloat16, vmap, ...")] = "loop",
     dry_run: DryRun = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -122,7 +123,7 @@ def predict(
         check_fits(model, rows)
     count = sum(map(len, parts.values()))
     chain = pool_of(loaded, pool, count, len(rows.classes))
-    options: dict[str, Any] = {"batch": batch, "device": device, "dtype": dtype}
+    options: dict[str, Any] = {"batch": batch, "device": device, "dtype": dtype, "backend": backend}
     asked = None if chain is None else chain.cascade
     ready_parts = [Part(models[one], part, [view(v) for v in views_of(loaded, one)]) for one, part in parts.items()]
     if dry_run:

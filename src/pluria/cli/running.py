@@ -25,6 +25,7 @@ def run_parts(
     batch: int,
     device: str,
     dtype: str,
+    backend: str,
 ) -> dict[str, Tensor]:
     """Outputs `[K, N, ..., C]`, targets where there are some, and weights; with a rule also who was asked, `[K, N]`."""
     import torch
@@ -34,6 +35,7 @@ def run_parts(
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"--dtype is float32 or bfloat16; got {dtype!r}")
     options: dict[str, Any] = {"class_axis": 1, "device": device_of(device), "dtype": getattr(torch, dtype)}
+    options["backend"] = backend
     batches = rows.batches(batch)
     found = (
         _everybody(parts, batches, progress, options)

@@ -28,8 +28,9 @@ from pluria.recipe.schema import Recipe
 from pluria.store.atomic import replacing
 
 KEPT = "predictions/**/*.safetensors"
-RESULTS = ("run.json", "figures.json", "ensemble.pluria")
-WAYS = ("batch", "class_axis", "unlabelled_rows", "device", "dtype", "channels_last", "threads")
+CHOSEN = "backends.json"
+RESULTS = ("run.json", CHOSEN, "figures.json", "ensemble.pluria")
+WAYS = ("batch", "class_axis", "unlabelled_rows", "device", "dtype", "channels_last", "backend", "threads")
 """Keys of a recipe on which the bits of predictions depend; networks and rows are pinned by their contents."""
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pluria.predict import Mapper, local
+from pluria.predict import Choice, Mapper, local
+from pluria.predict.backends import Name
 from pluria.predict.engine import told
+from pluria.recipe.backends import settled
 from pluria.recipe.catalogue import methods
 from pluria.recipe.figures import figures
 from pluria.recipe.folder import RunFolder
@@ -24,7 +27,7 @@ from pluria.recipe.plan import Job, draw
 from pluria.recipe.prepare import Prepared, Progress, pinned, prepare, quiet
 from pluria.recipe.schema import ONLY, Recipe
 from pluria.recipe.source import Source
-from pluria.recipe.work import Made, Work, missing, outputs_of_members
+from pluria.recipe.work import Made, Piece, Work, missing, outputs_of_members
 from pluria.store.file import save
 from pluria.zoo.dataset import Dataset
 
@@ -64,11 +67,23 @@ def run(
 def predict_all(prepared: Prepared, folder: RunFolder, progress: Progress = quiet, *, mapper: Mapper = local) -> None:
     """Keep the outputs of every member that is not kept yet; `mapper` says where they are computed."""
     pieces, total = missing(prepared, folder), sum(job.size for job in prepared.jobs)
-    with closing(mapper(Work(prepared), pieces)) as results:
+    with closing(mapper(Work(prepared, _backends(prepared, folder, pieces)), pieces)) as results:
         for done, (piece, made) in enumerate(zip(pieces, results, strict=True), start=total - len(pieces) + 1):
             job = prepared.jobs[piece.job]
             _keep(folder, job, piece.network, piece.position, made)
             progress(f"{job.name}, member {piece.position}", done, total)
+
+
+def _backends(prepared: Prepared, folder: RunFolder, pieces: list[Piece]) -> dict[str, Name | Choice]:
+    """The back end of each place that lacks something, settled here: workers must not choose, each for itself."""
+    found: dict[str, Name | Choice] = {}
+    for piece in pieces:
+        job, network = prepared.jobs[piece.job], piece.network
+        if (place := job.place(network)) not in found:
+            rows = {part: prepared.rows.parts(job.arm.beyond)[part] for part in piece.parts}
+            drawn = partial(draw, job, network, prepared.sources[network], list(piece.together))
+            found[place] = settled(prepared.recipe, folder, place, job, rows, drawn)
+    return found
 
 
 def keep_outputs(
@@ -84,8 +99,9 @@ def keep_outputs(
 
     Gives each position as soon as it is done. Raises DataError for outputs that are not finite.
     """
-    model, ensemble = draw(job, network, source, positions)
-    for at, made in zip(positions, outputs_of_members(recipe, model, ensemble, rows, job), strict=True):
+    drawn = draw(job, network, source, positions)
+    backend = settled(recipe, folder, job.place(network), job, rows, lambda: drawn)
+    for at, made in zip(positions, outputs_of_members(recipe, *drawn, rows, job, backend), strict=True):
         _keep(folder, job, network, at, made)
         yield at
 

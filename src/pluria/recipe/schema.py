@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from pluria.core.errors import RecipeError
+from pluria.predict.backends import PLAIN, Name
 from pluria.recipe.catalogue import methods
 from pluria.recipe.method import Method
 from pluria.recipe.pools import POOLS
@@ -115,6 +116,7 @@ class Recipe(Strict):
     device: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
+    backend: Name | Literal["auto"] = "loop"
     threads: int | None = Field(None, ge=1)
 
     @property
@@ -140,6 +142,10 @@ class Recipe(Strict):
         _check_pool(self.pool)
         _check_rows(self)
         _check_shifts(self)
+        if self.backend not in PLAIN and (self.channels_last or self.dtype != "float32"):
+            raise RecipeError(
+                f"backend: {self.backend!r} keeps its own dtype and order; leave out dtype, channels_last"
+            )
         return self
 
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import DataError, EngineError
-from pluria.predict import predict
+from pluria.predict import Choice, predict
+from pluria.predict.backends import Name
 from pluria.recipe.folder import RunFolder, way
 from pluria.recipe.plan import Job, draw
 from pluria.recipe.prepare import Prepared
@@ -62,8 +63,9 @@ def missing(prepared: Prepared, folder: RunFolder) -> list[Piece]:
 class Work:
     """The task of a run. What was drawn last is held, for pieces that are drawn together come one after the other."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, backends: Mapping[str, Name | Choice] | None = None) -> None:
         self.prepared, self.way = prepared, way(device_of(prepared.recipe.device))
+        self.backends = dict(backends or {})
         self._last: tuple[Any, tuple[nn.Module, Ensemble]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,7 +78,9 @@ class Work:
         model, ensemble = self._drawn(piece, job)
         rows = self.prepared.rows.parts(job.arm.beyond)
         some = {part: rows[part] for part in piece.parts}
-        (made,) = outputs_of_members(recipe, model, ensemble.take([piece.together.index(piece.position)]), some, job)
+        backend = self.backends.get(job.place(piece.network), "loop")
+        one = ensemble.take([piece.together.index(piece.position)])
+        (made,) = outputs_of_members(recipe, model, one, some, job, backend)
         return made
 
     def _drawn(self, piece: Piece, job: Job) -> tuple[nn.Module, Ensemble]:
@@ -95,7 +99,12 @@ class Work:
 
 
 def outputs_of_members(
-    recipe: Recipe, model: nn.Module, ensemble: Ensemble, rows: Mapping[str, Dataset], job: Job
+    recipe: Recipe,
+    model: nn.Module,
+    ensemble: Ensemble,
+    rows: Mapping[str, Dataset],
+    job: Job,
+    backend: Name | Choice = "loop",
 ) -> Iterator[Made]:
     """What every member gives on rows by the name of their part. Raises DataError for outputs that are not finite."""
     batches = Chain([part.batches(recipe.batch) for part in rows.values()])
@@ -104,6 +113,7 @@ def outputs_of_members(
         "device": device_of(recipe.device),
         "dtype": getattr(torch, recipe.dtype),
         "channels_last": recipe.channels_last,
+        "backend": backend,
     }
     blocks = predict(model, ensemble, batches, views=[view(name) for name in job.arm.views], **options)
     for _ in ensemble.members:

@@ -3,16 +3,18 @@
     python -m experiments.cascade.run out/cascade [--out experiments/cascade/figures.json]
 
 Reads what `pluria run experiments/cascade/recipe.yaml --out out/cascade` has kept, writes the figures and prints the
-tables of README.md. Order, pool and windows are chosen on the images that calibrate, nothing on the others.
+tables of README.md. Order, pool and windows are chosen on the images that calibrate, nothing on the others. What an
+earlier run has written is not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,13 @@ from pluria.recipe.folder import environment
 from pluria.score import error, fpr_at, max_probability, nll, paired_bootstrap, risk_coverage
 
 POOLS = {"mean_logit": mean_logit, "mean_probability": mean_probability}
-KEEP = (0.95, 0.97)
-"""What is asked for on the images of the fit: the bar itself, and a little more."""
-DRAWS = 1000
-RISK, COVERAGE, PASS, WIDTH = 0.02, 0.9, 0.95, 0.1
+KEEP = (0.95, 0.97, 0.99)
+"""What is asked for on the images of the fit: the bar itself, and more."""
+BAR = 0.95
+DRAWS = 500
+TASKS = {"coverage at 2 % risk": ("coverage", 0.02), "coverage at 0.5 % risk": ("coverage", 0.005),
+         "risk at 70 % coverage": ("risk", 0.7), "unknown at 95 %": ("outside", 0.95)}  # fmt: skip
+WIDTH = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +98,12 @@ def band(one: Tensor, other: Tensor) -> list[float]:
 
 def kept_share(start: Tensor, cascade: Tensor, whole: Tensor) -> list[float]:
     """Share of the gain from `start` to `whole` that the cascade keeps, with its bootstrap interval over rows."""
-    generator = torch.Generator().manual_seed(0)
     losses = torch.stack([start, cascade, whole], 1).double()
-    picks = torch.stack([losses[torch.randint(len(losses), (len(losses),), generator=generator)].mean(0)
-                         for _ in range(DRAWS)])  # fmt: skip
-    shares = (picks[:, 0] - picks[:, 1]) / (picks[:, 0] - picks[:, 2])
-    mean = losses.mean(0)
-    low, high = shares.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return [float((mean[0] - mean[1]) / (mean[0] - mean[2])), low, high]
+    picks = torch.randint(len(losses), (DRAWS, len(losses)), generator=torch.Generator().manual_seed(0))
+    means = torch.cat([losses.mean(0)[None], *(losses[some].mean(1) for some in picks.split(50))])
+    shares = (means[:, 0] - means[:, 1]) / (means[:, 0] - means[:, 2])
+    low, high = shares[1:].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return [float(shares[0]), low, high]
 
 
 def compared(held: Set, orders: dict[str, Sequence[int]], y: dict[str, Tensor]) -> dict[str, Any]:
@@ -115,9 +118,8 @@ def compared(held: Set, orders: dict[str, Sequence[int]], y: dict[str, Tensor]) 
         "whole minus best single": band(whole.nll, single.nll),
         "cascades": [],
     }  # fmt: skip
-    for unit in ("forwards", "MMACs"):
-        for keep in KEEP:
-            found["cascades"].append(chosen(held, orders, y, pool, unit, keep, whole, single))
+    for keep in (*KEEP, None):
+        found["cascades"].append(chosen(held, orders, y, pool, keep, whole, single))
     return found
 
 
@@ -126,23 +128,25 @@ def chosen(
     orders: dict[str, Sequence[int]],
     y: dict[str, Tensor],
     pool: str,
-    unit: str,
-    keep: float,
+    keep: float | None,
     whole: Judged,
     single: Judged,
 ) -> dict[str, Any]:
-    """The order whose cascade is cheapest on the images of the fit, and what it does on the others."""
+    """The order whose cascade is cheapest on the images of the fit, and what it does on the others.
+
+    `keep` None: for each order the least level that keeps the bar where halves of these images judge each other's fit.
+    """
     fits = {}
     for name, order in orders.items():
         own = held.take(order)
-        costs = own.macs if unit == "MMACs" else [1.0] * len(order)
-        rule = fit_cascade(own.logits["calibration"], y["calibration"], keep=keep, pool=pool, costs=costs, unit=unit)
-        fits[name] = (rule.spent(rule.asked(own.logits["calibration"])).share, rule, own)
+        level = crossed(own, y, pool) if keep is None else keep
+        rule = fit(own, slice(None), y, pool, level)
+        fits[name] = (rule.spent(rule.asked(own.logits["calibration"])).share, rule, own, level)
     name = min(fits, key=lambda one: fits[one][0])
-    _, rule, own = fits[name]
+    _, rule, own, level = fits[name]
     done, start = judged(rule, own, y), judged(fixed(own, pool, every=False), own, y)
     return {
-        "unit": unit, "keep": keep, "order": name, "explained": rule.explain(),
+        "keep": keep, "level": level, "order": name, "explained": rule.explain(),
         "first": {"nll": float(start.nll.mean()), "error": float(start.wrong.mean())},
         "nll": float(done.nll.mean()), "error": float(done.wrong.mean()), **done.cost(own.macs),
         "whole minus first": band(whole.nll, start.nll),
@@ -151,6 +155,32 @@ def chosen(
         "kept over first": kept_share(start.nll, done.nll, whole.nll),
         "kept over best single": kept_share(single.nll, done.nll, whole.nll),
     }  # fmt: skip
+
+
+def fit(own: Set, rows: Any, y: dict[str, Tensor], pool: str, keep: float) -> Cascade:
+    """A cascade on some of the images of the fit, for a cost in MACs."""
+    logits, classes = own.logits["calibration"][:, rows], y["calibration"][rows]
+    return fit_cascade(logits, classes, keep=keep, pool=pool, costs=own.macs, unit="MMACs")
+
+
+def crossed(own: Set, y: dict[str, Tensor], pool: str) -> float:
+    """The least level that keeps the bar among the images of the fit, each half judged by what the other fits."""
+    classes = y["calibration"]
+    halves = torch.empty(len(classes), dtype=torch.bool)
+    halves[classes.argsort(stable=True)] = torch.arange(len(classes)) % 2 == 0
+    ends = [fixed(own, pool, every=every) for every in (False, True)]
+
+    def losses(rule: Cascade, rows: Tensor) -> Tensor:
+        answers = rule(own.logits["calibration"].double())
+        scale = fit_temperature(answers[~rows], classes[~rows])
+        return nll(scale(answers[rows]), classes[rows])
+
+    first, last = (torch.cat([losses(end, rows) for rows in (halves, ~halves)]).mean() for end in ends)
+    for level in KEEP:
+        own_losses = [losses(fit(own, ~rows, y, pool, level), rows) for rows in (halves, ~halves)]
+        if (first - torch.cat(own_losses).mean()) / (first - last) >= BAR:
+            return level
+    return 1.0
 
 
 def equal(held: Set, order: Sequence[int], y: dict[str, Tensor], task: str) -> list[dict[str, Any]]:
@@ -182,31 +212,28 @@ def equal(held: Set, order: Sequence[int], y: dict[str, Tensor], task: str) -> l
 
 def decisions(held: Set, y: dict[str, Tensor]) -> dict[str, Any]:
     """Selective prediction and unknown images: one member, all, a window, and a threshold of the same cost."""
-    count = len(held.names)
-    shape: dict[str, Any] = {"stages": [[0], list(range(1, count))], "pool": best_pool(held, y), "costs": held.macs}
+    count, pool = len(held.names), best_pool(held, y)
+    shape: dict[str, Any] = {"stages": [[0], list(range(1, count))], "pool": pool, "costs": held.macs}
     logits, classes = held.logits["calibration"], y["calibration"]
-    found: dict[str, Any] = {}
-    for task, at in (("coverage", RISK), ("risk", COVERAGE), ("outside", PASS)):
+    found: dict[str, Any] = {"any": {
+        "first member": decided(fixed(held, pool, every=False), held, y),
+        "all members": decided(fixed(held, pool, every=True), held, y),
+    }}  # fmt: skip
+    for name, (task, at) in TASKS.items():
         window = fit_cascade(logits, classes, task=task, at=at, width=WIDTH, **shape)
-        share = window.spent(window.asked(logits)).share
-        rules = {
-            "first member": fixed(held, shape["pool"], every=False),
-            "all members": fixed(held, shape["pool"], every=True),
-            "window": window,
-            "threshold at that cost": lowest(held, shape, share),
+        asked = float(window.asked(logits)[1].double().mean())
+        found[name] = {
+            "window": decided(window, held, y),
+            "threshold at that cost": decided(lowest(held, shape, asked), held, y),
         }
-        found[task] = {name: decided(rule, held, y) for name, rule in rules.items()}
     return found
 
 
 def lowest(held: Set, shape: dict[str, Any], share: float) -> Cascade:
-    """The least certain examples go on, as many as cost that share on the images of the fit."""
-    first = held.macs[0] / sum(held.macs)
-    going = (share - first) / (1 - first)
-    begin = Cascade(
-        tuple(map(tuple, shape["stages"])), (None,), held.logits["figures"].shape[-1], held.macs, shape["pool"]
-    )
-    cut = float(begin.scored(0, held.logits["calibration"]).quantile(1 - going))
+    """The least certain examples go on, that share of the images of the fit."""
+    stages, classes = tuple(map(tuple, shape["stages"])), held.logits["figures"].shape[-1]
+    begin = Cascade(stages, (None,), classes, held.macs, shape["pool"])
+    cut = float(begin.scored(0, held.logits["calibration"]).quantile(1 - share))
     return Cascade(begin.stages, ((cut, None),), begin.classes, begin.costs, begin.pool)
 
 
@@ -214,16 +241,17 @@ def decided(rule: Cascade, held: Set, y: dict[str, Tensor]) -> dict[str, float]:
     """What acceptance by the largest probability is worth, and its cost, on the figure rows and on unknown images."""
     answers = {part: rule(logits.double()) for part, logits in held.logits.items() if part != "calibration"}
     doubt = {part: max_probability(answer) for part, answer in answers.items()}
-    curve = risk_coverage(doubt["figures"], error(answers["figures"], y["figures"]))
+    wrong = error(answers["figures"], y["figures"])
+    curve = risk_coverage(doubt["figures"], wrong)
     made = {
-        "coverage": curve.coverage_at(RISK), "risk": curve.risk_at(COVERAGE),
-        "error": float(error(answers["figures"], y["figures"]).mean()),
+        "coverage at 2 % risk": curve.coverage_at(0.02), "coverage at 0.5 % risk": curve.coverage_at(0.005),
+        "risk at 70 % coverage": curve.risk_at(0.7), "error": float(wrong.mean()),
         "share": rule.spent(rule.asked(held.logits["figures"])).share,
     }  # fmt: skip
     for part in ("outside-CIFAR-100", "outside-MNIST"):
         sure = -torch.cat([doubt["figures"], doubt[part]])
         known = torch.arange(len(sure)) < len(doubt["figures"])
-        made[f"FPR {part.removeprefix('outside-')}"] = fpr_at(sure, known, tpr=PASS)
+        made[f"FPR {part.removeprefix('outside-')}"] = fpr_at(sure, known, tpr=0.95)
         made[f"share {part.removeprefix('outside-')}"] = rule.spent(rule.asked(held.logits[part])).share
     return made
 
@@ -233,12 +261,9 @@ def sets(folder: Path) -> dict[str, tuple[list[Set], dict[str, Sequence[int]]]]:
     views = kept(folder, "int-4-gptq-4-views", NETWORKS, 4)
     pairs = [0, 1, 4, 5, 8, 9]
     alone = kept(folder, "int-4-gptq-8-views", NETWORKS[:1], 8)
-    three = {"20, 32, 56": (0, 1, 2), "20, 56, 32": (0, 2, 1), "32, 56, 20": (1, 2, 0), "56, 32, 20": (2, 1, 0)}
-    six = {
-        "network by network": range(6), "view by view": (0, 2, 4, 1, 3, 5), "56 last": (0, 2, 1, 3, 4, 5),
-        "20, 56, 32, view by view": (0, 4, 2, 1, 5, 3),
-    }  # fmt: skip
-    twelve = {"network by network": range(12), "view by view": tuple(n * 4 + v for v in range(4) for n in range(3))}
+    three = {"20, 32, 56": (0, 1, 2), "20, 56, 32": (0, 2, 1)}
+    six = {"20, 32, 56, then flips": (0, 2, 4, 1, 3, 5), "20, 56, 32, then flips": (0, 4, 2, 1, 5, 3)}
+    twelve = {"20, 32, 56, then views": tuple(n * 4 + v for v in range(4) for n in range(3))}
     found = {
         "ResNet-20, -32, -56": ([views.take([0, 4, 8])], three),
         "the three × 2 views": ([views.take(pairs)], six),
@@ -256,6 +281,12 @@ def sets(folder: Path) -> dict[str, tuple[list[Set], dict[str, Sequence[int]]]]:
     return found
 
 
+def swapped(held: Set) -> Set:
+    """The images that gave the figures fit, and those that fitted give the figures."""
+    turned = {**held.logits, "calibration": held.logits["figures"], "figures": held.logits["calibration"]}
+    return Set(held.names, held.macs, turned)
+
+
 def whole(folder: Path, arm: str, networks: Sequence[str], seed: int, members: int) -> bool:
     """Whether the run has got so far."""
     places = [p for name in networks for p in (folder / "predictions" / name).glob(f"{arm}-*-seed{seed}")]
@@ -271,23 +302,34 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     y, every = targets(), sets(given.folder)
-    about = environment() | {"date": datetime.now(UTC).date().isoformat()}
-    found: dict[str, Any] = {"about": about, "compared": {}}
-    for name, (seeds, orders) in every.items():
-        found["compared"][name] = [compared(held, orders, y) for held in seeds]
-        print(name, flush=True)
-    three, alone = every["ResNet-20, -32, -56"][0][0], every["ResNet-20 × 8 views"][0][0]
-    six = every["the three × 2 views"][0][0]
-    found["equal"] = {
-        f"{name}, {task}": equal(held, order, y, task)
-        for name, held, order in (
-            ("ResNet-20, -32, -56", three, (0, 1, 2)), ("the three × 2 views", six, range(6)),
-            ("ResNet-20 × 8 views", alone, range(8)),
+    parts: dict[str, Callable[[], Any]] = {
+        f"compared: {name}": partial(lambda seeds, orders: [compared(held, orders, y) for held in seeds], *one)
+        for name, one in every.items()
+    }
+    turned = {"calibration": y["figures"], "figures": y["calibration"]}
+    for name in list(every)[:2]:
+        (held,), orders = every[name]
+        parts[f"compared: {name}, halves swapped"] = partial(
+            lambda *one: [compared(*one)], swapped(held), orders, turned
         )
-        for task in ("nll", "error")
-    }  # fmt: skip
-    found["decisions"] = {"ResNet-20, -32, -56": decisions(three, y), "ResNet-20 × 8 views": decisions(alone, y)}
-    given.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    three, six, _, alone = (seeds[0] for seeds, _ in list(every.values())[:4])
+    for name, held in {"ResNet-20, -32, -56": three, "ResNet-20 × 8 views": alone}.items():
+        parts[f"decisions: {name}"] = partial(decisions, held, y)
+    for name, held, order in (
+        ("ResNet-20, -32, -56", three, (0, 1, 2)),
+        ("the three × 2 views", six, (0, 2, 4, 1, 3, 5)),
+        ("ResNet-20 × 8 views", alone, range(8)),
+    ):
+        for task in ("nll", "error"):
+            parts[f"equal: {name}, {task}"] = partial(equal, held, order, y, task)
+    found = {"about": environment() | {"date": datetime.now(UTC).date().isoformat()}}
+    if given.out.exists():
+        found |= json.loads(given.out.read_text(encoding="utf-8"))
+    for name, part in parts.items():
+        if name not in found:
+            found[name] = part()
+            given.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            print(name, flush=True)
     print(tables(found))
 
 

@@ -9,13 +9,18 @@ from statistics import mean, stdev
 from typing import Any
 
 Figures = dict[str, Any]
+NAMES = ("coverage at 2 % risk", "coverage at 0.5 % risk", "risk at 70 % coverage")
 
 
 def tables(found: Figures) -> str:
     """All tables, as Markdown."""
-    parts = [bars(found["compared"])]
-    parts += [equals(name, rows) for name, rows in found["equal"].items()]
-    parts += [decided(name, one) for name, one in found["decisions"].items()]
+
+    def of(kind: str) -> Figures:
+        return {name.removeprefix(f"{kind}: "): one for name, one in found.items() if name.startswith(f"{kind}: ")}
+
+    parts = [bars(of("compared"))]
+    parts += [equals(name, rows) for name, rows in of("equal").items()]
+    parts += [decided(name, one) for name, one in of("decisions").items()]
     return "\n\n".join(parts)
 
 
@@ -27,7 +32,7 @@ def bars(every: Figures) -> str:
         for at, cascade in enumerate(seeds[0]["cascades"]):
             own = [one["cascades"][at] for one in seeds]
             rows.append([
-                name, cascade["unit"], f"{cascade['keep']:.0%}", cascade["order"],
+                name, level(own), cascade["order"],
                 over([one["first"]["nll"] for one in own]), whole, over([one["nll"] for one in own]),
                 interval(cascade["whole minus first"]),
                 share([one["kept over first"] for one in own]), share([one["kept over best single"] for one in own]),
@@ -35,7 +40,7 @@ def bars(every: Figures) -> str:
                 over([100 * one["error"] for one in own], 2), over([100 * one["whole"]["error"] for one in seeds], 2),
             ])  # fmt: skip
     heads = (
-        "members", "cost in", "asked to keep", "order", "first", "all", "cascade", "all minus first (95 %)", "kept",
+        "members", "asked to keep", "order", "first", "all", "cascade", "all minus first (95 %)", "kept",
         "kept of the gain over the best member", "forwards", "MACs", "error, %", "error of all, %",
     )  # fmt: skip
     return f"### Keeping the gain in NLL\n\n{table(heads, rows)}"
@@ -49,9 +54,7 @@ def equals(name: str, rows: Sequence[Figures]) -> str:
         held = row.get("cascade")
         own = f"{row[task]:.2%}" if task == "error" else f"{row[task]:.4f}"
         if held is None:
-            lines.append(
-                [str(row["k"]), own, f"{row['forwards']:.2f}", f"{row['MMACs']:.0f}", "worse than one", "", "", "", ""]
-            )
+            lines.append([str(row["k"]), own, f"{row['forwards']:.2f}", f"{row['MMACs']:.0f}", "none", "", "", "", ""])
             continue
         made = f"{held[task]:.2%}" if task == "error" else f"{held[task]:.4f}"
         lines.append([
@@ -77,15 +80,14 @@ def decided(name: str, tasks: Figures) -> str:
     """Selective prediction and unknown images."""
     lines = [
         [
-            task, rule, f"{one['coverage']:.1%}", f"{one['risk']:.2%}", f"{one['FPR CIFAR-100']:.1%}",
-            f"{one['FPR MNIST']:.1%}", f"{one['error']:.2%}", f"{one['share']:.2f}", f"{one['share CIFAR-100']:.2f}",
-            f"{one['share MNIST']:.2f}",
+            task, rule, *(f"{one[name]:.1%}" for name in NAMES[:2]), f"{one[NAMES[2]]:.2%}",
+            f"{one['FPR CIFAR-100']:.1%}", f"{one['FPR MNIST']:.1%}", f"{one['error']:.2%}",
+            *(f"{one[name]:.2f}" for name in ("share", "share CIFAR-100", "share MNIST")),
         ]
         for task, rules in tasks.items() for rule, one in rules.items()
     ]  # fmt: skip
     heads = (
-        "fitted for", "rule", "coverage at 2 % risk", "risk at 90 % coverage", "FPR, CIFAR-100", "FPR, MNIST", "error",
-        "MACs", "MACs, CIFAR-100", "MACs, MNIST",
+        "fitted for", "rule", *NAMES, "FPR, CIFAR-100", "FPR, MNIST", "error", "MACs", "MACs, CIFAR-100", "MACs, MNIST",
     )  # fmt: skip
     return f"### Decisions: {name}\n\n{table(heads, lines)}"
 
@@ -93,6 +95,13 @@ def decided(name: str, tasks: Figures) -> str:
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def level(cascades: Sequence[Figures]) -> str:
+    """The share that was asked for, or that halves of the images of the fit asked for."""
+    if cascades[0]["keep"] is not None:
+        return f"{cascades[0]['keep']:.0%}"
+    return f"crossed: {', '.join(format(one['level'], '.1%') for one in cascades)}"
 
 
 def over(values: Sequence[float], digits: int = 4) -> str:

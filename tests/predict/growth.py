@@ -1,21 +1,26 @@
-"""By how many bytes a fresh process grows while it works: python growth.py loop | vmap | held.
+"""By how many bytes a fresh process grows while it works: python growth.py loop | vmap | held | summed | gathered.
 
 A fresh process, since one that has run other tests has free memory in hand, and takes from there what it should be seen
 to take.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from pluria.predict import predict
+from pluria.core.ensemble import Ensemble
+from pluria.predict import gather, predict, summed
 from pluria.sample import low_precision
+from pluria.score import DISAGREEMENT, NLL, member_sums, tally_members
 
+Shard = list[tuple[torch.Tensor, torch.Tensor]]
 STATM = Path("/proc/self/statm")
 MEMBERS = 1000  # 155 MB, were they held
+MANY, ROWS = 10_000, 256  # outputs of 102 MB, were they held
 
 
 def growth(work: Iterator[object]) -> int:
@@ -24,8 +29,31 @@ def growth(work: Iterator[object]) -> int:
     return max(held) - held[0]
 
 
+def many(members: int, work: Callable[[nn.Module, Ensemble, list[Shard]], object]) -> int:
+    """By how much it grows over many members of a small network, two shards of the examples, once all is warm."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(8, 10)
+    made = low_precision(model, members=members)
+    halves = [torch.randn(ROWS // 2, 8, generator=generator) for _ in range(2)]
+    shards: list[Shard] = [[(half, torch.arange(len(half)) % 10)] for half in halves]
+    return growth(work(model, made.first(count), shards) for count in (100, members))
+
+
+def in_sums(model: nn.Module, made: Ensemble, shards: list[Shard]) -> object:
+    """Figures of all members from sums alone."""
+    finish = partial(tally_members, (NLL, DISAGREEMENT))
+    return summed(model, made, shards, fold=member_sums, finish=finish, at_once=100, backend="vmap", block=100)
+
+
+def whole(model: nn.Module, made: Ensemble, shards: list[Shard]) -> object:
+    """Outputs of all members."""
+    return gather(predict(model, made, [batch for shard in shards for batch in shard], backend="vmap", block=100))
+
+
 def main(what: str) -> int:
     torch.set_num_threads(1)
+    if what in ("summed", "gathered"):
+        return many(MANY, in_sums if what == "summed" else whole)
     model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Flatten(1))
     made = low_precision(model, members=MEMBERS)
     if what == "held":

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from pluria.core.errors import EngineError
-from pluria.predict import Ray, cluster, local
+from pluria.predict import Ray, cluster, local, summed
 from pluria.predict.engine import engine
+from pluria.sample import low_precision
+from pluria.score import MemberSums, member_sums
 from predict import tasks
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'pluria[ray]'")
@@ -38,6 +40,19 @@ def test_errors_of_a_worker_are_raised_here(two: Ray) -> None:
     assert next(results) == 3, "each worker has its own number of threads"
     with pytest.raises(ValueError, match="no 3"):
         next(results)
+
+
+def test_sums_over_members_and_shards_have_the_bits_of_one_process(two: Ray) -> None:
+    model = torch.nn.Linear(8, 4)
+    shards = [[(torch.randn(n, 8, generator=torch.Generator().manual_seed(n)), None)] for n in (5, 9)]
+    made = low_precision(model, format="int3", members=6)
+    one, other = (summed(model, made, shards, fold=member_sums, finish=entropies, at_once=2, mapper=mapper)
+                  for mapper in (local, two))  # fmt: skip
+    assert torch.equal(one, other)
+
+
+def entropies(sums: MemberSums, targets: None) -> torch.Tensor:
+    return sums.entropies.sum()
 
 
 def test_more_workers_than_processors_are_refused(two: Ray, monkeypatch: pytest.MonkeyPatch) -> None:

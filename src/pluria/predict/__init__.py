@@ -9,6 +9,7 @@ from pluria.predict.linear import EnsembleLinear, ensemble_linear
 from pluria.predict.loop import Block, Runner, View, choose_backend, identity, predict, runner
 from pluria.predict.map import Mapper, local
 from pluria.predict.processes import Processes
+from pluria.predict.shards import summed
 
 __all__ = [
     "Asked",
@@ -32,4 +33,5 @@ __all__ = [
     "logits",
     "predict",
     "runner",
+    "summed",
 ]

@@ -60,7 +60,7 @@ from pluria.score.quantiles import (
 from pluria.score.regression import CRPS, MSE, RMSE, crps, gaussian_nll, squared_error
 from pluria.score.rows import flatten
 from pluria.score.sweep import sweep_ece, sweep_reliability
-from pluria.score.tally import Rows, Score, Tally, tally
+from pluria.score.tally import Rows, Score, Tally, tally, tally_members
 from pluria.score.threshold import threshold_crps
 
 __all__ = [
@@ -163,6 +163,7 @@ __all__ = [
     "sweep_ece",
     "sweep_reliability",
     "tally",
+    "tally_members",
     "threshold_crps",
     "top_reliability",
     "variance",

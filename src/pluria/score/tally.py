@@ -143,6 +143,15 @@ def tally(
     return Tally(tuple(scores), len(rows.pooled), sums)
 
 
+def tally_members(scores: Sequence[Score], members: MemberSums, y: Tensor | None = None) -> Tally:
+    """The tally of one shard of which only the sums over members are known, pooled by the mean of probabilities.
+
+    Figures are those of `tally` with all outputs, within rounding: no `[K, N, C]` is needed. A probability below
+    1e-308 is zero here, so that its NLL is infinite.
+    """
+    return tally(scores, members.mean_probs.log(), y, members=members)
+
+
 def _sums(score: Score, rows: Rows) -> dict[str, Tensor]:
     statistics = score.statistics(rows)
     for name, values in statistics.items():

@@ -39,6 +39,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.prediction vit
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.files --no-keep
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.cascade

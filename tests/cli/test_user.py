@@ -189,7 +189,12 @@ def test_inspect_says_what_rounding_costs(drawn: Path, pluria: Pluria) -> None:
     assert [row["name"] for row in seen["noise"]] == ["body.weight", "head.weight"]
     assert all(row["noise"] > row["nearest"] > 0 for row in seen["noise"])
     assert "body.bias" in seen["left_alone"]
-    assert "as codes and bit planes" in said.out
+    assert "4 members, bit planes: b + K" in said.out
+    assert f"net.pluria: {Path('net.pluria').stat().st_size:,} bytes on disk" in said.out
+    bits = seen["bits"]
+    # A counter of 64 bits; 16 statistics are equal to others, and the file has them once; one key.
+    assert (bits["base"], bits["file"]) == (323 * 32 + 64, (323 - 16) * 32 + 64 + 64)
+    assert bits["member"] < bits["planes"] < bits["members"] < 4 * bits["base"]
     model = nn.Linear(6, 3)
     library.save("own.pluria", library.compensated(model, [torch.rand(20, 6)], members=3))
     assert "bit planes" not in pluria("inspect", "own.pluria").out
@@ -255,7 +260,7 @@ def test_the_demo_is_a_recipe_that_starts_anew(pluria: Pluria, monkeypatch: pyte
     assert pluria("demo", "--out", tmp_path).code == 0
     ((path, changes, out), options) = given[0]
     assert (changes, out) == ([], tmp_path)
-    assert options == {"restart": True, "dry_run": False, "quiet": False, "json": False}
+    assert options == {"engine": {}, "restart": True, "dry_run": False, "quiet": False, "json": False}
     monkeypatch.undo()
     plan = json.loads(pluria("run", path, "--dry-run").out)
     assert {"full precision", "MC dropout × 8", "INT-4 stratified × 8", "INT-3 stratified refreshed × 8"} <= set(

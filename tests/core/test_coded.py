@@ -49,6 +49,12 @@ def test_planes_need_one_floor(family) -> None:
         pack_planes(family, (0, 1))
 
 
+def test_zero_points_are_kept_as_floats() -> None:
+    own = pack_members(rounded(format="int4-asymmetric"), range(2)).bits(range(2))
+    assert own.file == 2 * 4 * 48 + 4 * (32 + 32)
+    assert own.members == 2 * (4 * 48 + 4 * 40)
+
+
 def test_bits_by_hand() -> None:
     # 48 weights of 5 bits are 30 bytes; 4 scales of 32 bits; a plane of 48 bits is 6 bytes.
     own = pack_members(rounded(), range(3)).bits(range(3))

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from core.laws import same_bits
 from pluria.core.coded import pack_planes
 from pluria.core.ensemble import Ensemble, join, single, stack
 from pluria.core.errors import CheckpointError
-from pluria.core.family import Bits, Shared, Stacked
+from pluria.core.family import Bits, Joined, Shared, Stacked
 from pluria.core.rounded import Rounded
 from pluria.numbers.grid import layout
+from pluria.numbers.key import Key
 
 
 class Counted(Shared):
@@ -263,7 +265,15 @@ def test_tied_tensors_cost_once() -> None:
     both = Ensemble({NAME: tied, "tied": tied}, range_of(3))
     assert both.bits() == alone.bits() == tied.bits([0, 1, 2])
     apart = Ensemble({NAME: tied, "other": rounded()}, range_of(3))
-    assert apart.bits() == tied.bits([0, 1, 2]) + tied.bits([0, 1, 2])
+    twice = tied.bits([0, 1, 2]) + tied.bits([0, 1, 2])
+    assert apart.bits() == replace(twice, file=twice.file - 64), "one key serves both"
+
+
+def test_a_union_keeps_what_its_parts_share_once_and_what_no_member_uses_too() -> None:
+    base = Shared(normal(*SHAPE))
+    both = Joined((rounded(base), rounded(base, key=Key(9)), stacked()), ((0, 1), (5,), (2,)))
+    one = 48 * 32
+    assert Ensemble({NAME: both}, (0, 1, 2)).bits().file == one + 5 * one + 2 * 64
 
 
 def range_of(count: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from core.families import MAKERS
 from pluria.align import refresh
 from pluria.core.coded import pack_members, pack_planes
 from pluria.core.ensemble import Ensemble, join, single, stack
+from pluria.core.errors import FileFormatError
 from pluria.core.family import Affine, Family, Joined, Shared, Stacked
 from pluria.core.rounded import Rounded
 from pluria.numbers.format import FORMATS, number_format
@@ -302,3 +303,17 @@ def test_what_could_not_be_read_is_not_written(tmp_path: Path, name: str) -> Non
 
 def test_the_deepest_nesting_is_kept(tmp_path: Path) -> None:
     assert_kept(tmp_path, Ensemble({"w": nested(DEPTH)}, (0,)))
+
+
+def test_many_members_in_a_row_are_written_as_their_number(tmp_path: Path) -> None:
+    made = low_precision(network(), members=65)
+    data, tensors = encode({"one": made, "few": made.first(64), "other": made.take([*range(64, -1, -1)])})
+    written = {name: entry["members"] for name, entry in data["ensembles"].items()}
+    assert written == {"one": 65, "few": list(range(64)), "other": list(range(64, -1, -1))}
+    assert {name: found.members for name, found in decode(data, tensors).items()} == {
+        "one": made.members, "few": tuple(range(64)), "other": tuple(range(64, -1, -1))
+    }  # fmt: skip
+    for wrong in (0, -1, 64, 10_000_001):
+        data["ensembles"]["one"]["members"] = wrong
+        with pytest.raises(FileFormatError, match=rf"members is {wrong}; a number of members in a row lies in 65"):
+            decode(data, tensors)

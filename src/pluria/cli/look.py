@@ -10,6 +10,8 @@ import typer
 from pluria.cli.options import Json, several, show
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from pluria.core.ensemble import Ensemble
 
 
@@ -26,15 +28,9 @@ def inspect(
         return show(found)
     console = Console(markup=False)
     for name, part in found["ensembles"].items():
-        bits, shared = part["bits"], part["bits"]["planes"] < part["bits"]["members"]
-        sizes = {name: f"{count / 8e6:.3f} MB" for name, count in bits.items()}
-        lines = (
-            f"{name}: {several(part['members'])}, {part['parameters']:,} parameters",
-            f"  {sizes['file']} as stored, {sizes['members']} member by member"
-            + (f", {sizes['planes']} as codes and bit planes" if shared else ""),
-        )
-        for line in lines:
-            console.print(line, highlight=False, soft_wrap=True)
+        line = f"{name}: {several(part['members'])}, {part['parameters']:,} parameters"
+        console.print(line, highlight=False, soft_wrap=True)
+        console.print(_sizes(part))
         if part["noise"]:
             table = Table("tensor", "shape", "format", "noise", "nearest", "clipped")
             for row in part["noise"]:
@@ -47,8 +43,30 @@ def inspect(
         console.print(f"  in full precision: {', '.join(left[:6])}{more}", highlight=False, soft_wrap=True)
     for line in found["notes"]:
         console.print(line, highlight=False)
+    console.print(f"{file.name}: {found['bytes']:,} bytes on disk, the header among them", highlight=False)
     if found["about"]:
         console.print(f"about: {_short(found['about'])}", highlight=False, soft_wrap=True)
+
+
+def _sizes(part: dict[str, Any]) -> Table:
+    """What the members of an ensemble take, in each way of keeping them."""
+    from rich.table import Table
+
+    bits, count = part["bits"], part["members"]
+    rows = {
+        "base: one member in full precision": bits["base"],
+        "one member, in its own numbers": bits["member"],
+        f"{count} members, each by itself: K b": bits["members"],
+        f"{count} members, bit planes: b + K": bits["planes"],
+        "as stored: tensors and keys": bits["file"],
+    }
+    if bits["planes"] == bits["members"]:  # where no floor is known to be shared
+        del rows[f"{count} members, bit planes: b + K"]
+    table = Table("what", "bytes", "bits a parameter", "÷ base")
+    for what, size in rows.items():
+        each, ratio = (f"{size / whole:.3f}" for whole in (part["parameters"], bits["base"]))
+        table.add_row(what, f"{-(-size // 8):,}", each, ratio)
+    return table
 
 
 def methods(json: Json = False) -> None:
@@ -106,7 +124,11 @@ def described(ensemble: Ensemble) -> dict[str, Any]:
         "weights": ensemble.weights.tolist(),
         "parameters": sum(family.shape.numel() for family in families),
         "families": sorted({type(family).__name__ for family in families}),
-        "bits": {"file": bits.file, "members": bits.members, "planes": bits.planes},
+        "bits": {
+            "base": sum(family.shape.numel() * family.dtype.itemsize * 8 for family in families),
+            "member": ensemble.first(1).bits().members,
+            **vars(bits),
+        },
         "noise": [vars(row) for row in noise(ensemble)],
         "left_alone": left_alone(ensemble),
     }
@@ -123,15 +145,17 @@ def _contents(file: Path) -> dict[str, Any]:
     from pluria.store.checkpoint import read_checkpoint
     from pluria.store.file import load_all
 
+    size = file.stat().st_size if file.is_file() else sum(part.stat().st_size for part in file.glob("*.safetensors"))
     if file.suffix == ".pluria":
         loaded = load_all(file)
         parts = {name: described(ensemble) for name, ensemble in loaded.ensembles.items()}
-        return {"ensembles": parts, "about": dict(loaded.about), "notes": []}
+        return {"ensembles": parts, "about": dict(loaded.about), "notes": [], "bytes": size}
     checkpoint = read_checkpoint(file)
     return {
         "ensembles": {file.name: described(single(checkpoint.params))},
         "about": {},
         "notes": list(checkpoint.notes),
+        "bytes": size,
     }
 
 

@@ -12,7 +12,7 @@ from dataclasses import InitVar, dataclass, replace
 import torch
 from torch import Tensor
 
-from pluria.core.family import Bits, Family, check_member, stored_bits
+from pluria.core.family import Bits, Family, check_member, kept_bits
 from pluria.core.rounded import Rounded
 from pluria.numbers.grid import Grid
 from pluria.numbers.packing import pack, unpack
@@ -92,14 +92,13 @@ class Coded:
 
     def bits(self, members: Sequence[int]) -> Bits:
         scales = sum(grid.bits() for grid in self.grids)
-        held = stored_bits(self.codes) + (0 if self.planes is None else stored_bits(self.planes)) + scales
         count, bits = self.shape.numel(), self.grids[0].format.bits
         each = bits * count + self.grids[0].bits()
         # One member that is seen several times, as under several views, is kept once.
         several = len(set(members))
         # Only planes say that members have a floor in common: after feedback two may lie more than one step apart.
         shared = several * each if self.planes is None else (bits + several) * count + scales
-        return Bits(held, several * each, shared)
+        return Bits(kept_bits([self]), several * each, shared)
 
 
 def pack_members(family: Rounded, members: Sequence[int]) -> Coded:

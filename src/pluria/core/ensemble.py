@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from pluria.core.family import Bits, Family, Joined, Shared, Stacked, check_member, map_tensors
+from pluria.core.family import Bits, Family, Joined, Shared, Stacked, check_member, kept_bits, map_tensors
 from pluria.core.params import Params, check_same, memory
 from pluria.core.weights import checked_weights
 
@@ -106,11 +106,16 @@ class Ensemble:
         return {n: torch.empty(f.shape, dtype=f.dtype, device="meta") for n, f in self.families.items()}
 
     def bits(self) -> Bits:
-        """What the members cost to store; tied tensors count once."""
+        """What the members cost to store; tensors that are one and the same count once.
+
+        `file` is exact but for the header and for tensors that are equal without being the same, which a file keeps
+        once; `pluria.store.file_size` counts those too.
+        """
         total = Bits.same(0)
-        for family in {id(family): family for family in self.families.values()}.values():
+        families = {id(family): family for family in self.families.values()}.values()
+        for family in families:
             total += family.bits(self.members)
-        return total
+        return replace(total, file=kept_bits(families))
 
 
 def single(params: Params) -> Ensemble:

@@ -10,14 +10,19 @@ Rounded, Coded, Gaussian                       in their own files
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from pluria.core.params import memory
+from pluria.numbers.key import Key
+
 T = TypeVar("T")
+SEED = 64
+"""Bits of a key in a file."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,13 @@ def map_tensors(value: T, change: Callable[[Tensor], Tensor]) -> T:
     return _map(value, change)  # type: ignore[no-any-return]
 
 
+def kept_bits(values: Iterable[Any]) -> int:
+    """Bits of the tensors in some families, those that are one and the same memory once, and 64 for each key."""
+    parts = list(_parts(values, set()))
+    held = {memory(part): stored_bits(part) for part in parts if isinstance(part, Tensor)}
+    return sum(held.values()) + SEED * len({part for part in parts if isinstance(part, Key)})
+
+
 def check_member(member: int, size: int | None) -> None:
     """Raise IndexError where a member does not exist."""
     if member < 0 or (size is not None and member >= size):
@@ -220,6 +232,23 @@ def check_member(member: int, size: int | None) -> None:
 def stored_bits(tensor: Tensor) -> int:
     """Bits of a tensor's elements as stored."""
     return tensor.numel() * tensor.element_size() * 8
+
+
+def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Tensors and dataclasses inside a value, each object once."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        yield value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield value
+        for field in dataclasses.fields(value):
+            if field.init:
+                yield from _parts(getattr(value, field.name), seen)
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        for item in value:
+            yield from _parts(item, seen)
 
 
 def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -2,7 +2,7 @@
 
 from pluria.store.checkpoint import Checkpoint, read_checkpoint
 from pluria.store.export import export_member, export_members, packed
-from pluria.store.file import Loaded, load, load_all, save
+from pluria.store.file import Loaded, file_size, load, load_all, save
 from pluria.store.folder import export_folder
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "export_folder",
     "export_member",
     "export_members",
+    "file_size",
     "load",
     "load_all",
     "packed",

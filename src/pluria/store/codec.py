@@ -32,6 +32,7 @@ from pluria.numbers.format import Format, Integer, Minifloat, NormalFloat
 from pluria.numbers.grid import Grid, Layout
 from pluria.numbers.key import Key
 from pluria.store.check import check_family, check_members, inner
+from pluria.store.row import counted, written
 from pluria.store.tensors import dtype_name, fingerprint
 
 FAMILIES: dict[str, type] = {
@@ -178,7 +179,7 @@ def _ensemble_data(ensemble: Ensemble, name: str, tables: _Written) -> dict[str,
     places = {each: tables.family(family, f"{name}/{each}") for each, family in ensemble.families.items()}
     uniform = torch.equal(ensemble.weights, Ensemble({}, ensemble.members).weights)
     weights = None if uniform else ensemble.weights.tolist()
-    return {"families": places, "members": list(ensemble.members), "weights": weights}
+    return {"families": places, "members": written(ensemble.members), "weights": weights}
 
 
 def _plain(value: Any, path: str, tables: _Written) -> Any:
@@ -202,7 +203,8 @@ def _entry(value: Any, path: str, tables: _Written) -> dict[str, Any]:
 
 def _ensemble(entry: Any, where: str, tables: _Read) -> Ensemble:
     same_fields(entry, ["families", "members", "weights"], where)
-    members: tuple[int, ...] = _value(entry["members"], tuple[int, ...], f"{where}.members", tables)
+    listed = counted(entry["members"], f"{where}.members")
+    members: tuple[int, ...] = _value(listed, tuple[int, ...], f"{where}.members", tables)
     weights = _weights(entry["weights"], len(members), f"{where}.weights", tables)
     families: dict[str, Family] = {}
     for name, place in _typed(entry["families"], dict, f"{where}.families").items():

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from torch import Tensor
+
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import FileFormatError
 from pluria.store.codec import decode, encode, same_fields
 from pluria.store.pretrained import network_in
-from pluria.store.tensors import digest, opened, read_tensor, write_tensors
+from pluria.store.tensors import digest, opened, read_tensor, size_of, write_tensors
 
 VERSION = 1
 """Version of the format that is written, and the newest that is read."""
@@ -49,13 +51,31 @@ def save(
     The same ensembles and the same `about` give the same bytes. Raises TypeError for what a file cannot hold,
     ValueError for what could not be read again, and OSError (a full disk, no permission) with the old file untouched.
     """
+    content, tensors = _encoded(ensembles, about)
+    write_tensors(path, tensors, _headed(content, _digest(content, tensors)))
+
+
+def file_size(ensembles: Ensemble | Mapping[str, Ensemble], *, about: Mapping[str, Any] | None = None) -> int:
+    """Bytes of the file that `save` would write, to the byte: header, tensors that are equal kept once. It hashes them.
+
+    Errors are those of `save`, but for the disk's.
+    """
+    content, tensors = _encoded(ensembles, about)
+    return size_of(tensors, _headed(content, _digest(content, {})))
+
+
+def _encoded(
+    ensembles: Ensemble | Mapping[str, Ensemble], about: Mapping[str, Any] | None
+) -> tuple[str, dict[str, Tensor]]:
     named = {NAME: ensembles} if isinstance(ensembles, Ensemble) else dict(ensembles)
     if not named or not all(isinstance(name, str) and name for name in named):
         raise ValueError(f"ensembles are saved by name, at least one; got the names {list(named)}")
     data, tensors = encode(named)
-    content = _text({**data, "about": _json(about or {})})
-    texts = {"format": "pluria", "version": str(VERSION), "digest": _digest(content, tensors), "content": content}
-    write_tensors(path, tensors, texts)
+    return _text({**data, "about": _json(about or {})}), tensors
+
+
+def _headed(content: str, digest: str) -> dict[str, str]:
+    return {"format": "pluria", "version": str(VERSION), "digest": digest, "content": content}
 
 
 def load(path: AnyPath, *, name: str | None = None, verify: bool = True, trust: bool = False) -> Any:

@@ -58,12 +58,22 @@ def write_made(
     path: str | os.PathLike[str], outline: Mapping[str, Tensor], make: Callable[[str], Tensor], texts: Mapping[str, str]
 ) -> None:
     """Write a safetensors file whose tensors `make` gives one at a time; `outline` has their dtypes and shapes."""
-    order = sorted(outline, key=lambda name: (-outline[name].element_size(), name))
+    order = _order(outline)
     head = header([(name, outline[name]) for name in order], texts)
     with replacing(path) as file:
         file.write(head)
         for name in order:
             file.write(raw(make(name)))
+
+
+def size_of(outline: Mapping[str, Tensor], texts: Mapping[str, str]) -> int:
+    """Bytes of such a file."""
+    head = header([(name, outline[name]) for name in _order(outline)], texts)
+    return len(head) + sum(tensor.numel() * tensor.element_size() for tensor in outline.values())
+
+
+def _order(outline: Mapping[str, Tensor]) -> list[str]:
+    return sorted(outline, key=lambda name: (-outline[name].element_size(), name))
 
 
 @contextmanager

@@ -31,3 +31,11 @@ def checked_weights(weights: Tensor) -> Tensor:
     if not bool(torch.isfinite(wide).all()) or bool((wide < 0).any()):
         raise ValueError(f"weights must be finite and not negative; got {wide.flatten()[:8].tolist()}")
     return wide
+
+
+def common(weights: Tensor) -> tuple[Tensor, float]:
+    """Numbers `[K]` and a factor that give the weights: ones, where all are equal, so that what cancels does exactly."""
+    first = float(weights[0])
+    if first and bool((weights == first).all()):
+        return torch.ones_like(weights), first
+    return weights, 1.0

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from pluria.core.reduce import weighted_sum
+from pluria.core.weights import common
 from pluria.merge.rule import Piece, Rule
 
 
@@ -28,13 +30,5 @@ def linear() -> Rule:
 
 
 def _mean(piece: Piece, _: Any) -> Tensor:
-    weights, total = piece.weights.tolist(), piece.values[0]
-    if len(set(weights)) == 1:  # members that cancel then do so exactly
-        for values in piece.values[1:]:
-            total.add_(values)
-        return total.mul_(weights[0])
-    total.mul_(weights[0])
-    for values, weight in zip(piece.values[1:], weights[1:], strict=True):
-        # Product, then sum: a fused step rounds otherwise at the end of a run than inside it.
-        total.add_(values.mul_(weight))
-    return total
+    shares, factor = common(piece.weights)
+    return weighted_sum(piece.values, shares, dtype=piece.values.dtype).mul_(factor)

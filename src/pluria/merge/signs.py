@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pluria.core.weights import common
+
 
 def elected(deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0, by_count: bool = False) -> Tensor:
     """Means of task vectors `[K, n]` over those that have the sign of `votes` `[n]`; zero where nobody has it.
@@ -23,8 +25,9 @@ def elected(deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0,
     sign = torch.ones_like(votes).copysign_(votes).to(deltas.dtype)
     if tie < 0:
         sign.masked_fill_(votes == 0, -1.0)
+    shares = common(weights)[0].tolist()
     total, taken, count = torch.zeros_like(sign), torch.zeros_like(sign), int((weights > 0).sum())
-    for delta, share, weight in zip(deltas, shares(weights), weights.tolist(), strict=True):
+    for delta, share, weight in zip(deltas, shares, weights.tolist(), strict=True):
         own = (delta * sign).clamp_(min=0)
         taken += own.sign().mul_(float(weight > 0) if by_count else share)
         total += own.mul_(count * weight if by_count else share)
@@ -35,12 +38,6 @@ def elected(deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0,
 def ballot(deltas: Tensor, voices: Tensor) -> Tensor:
     """The sum of votes `[n]`: of task vectors `[K, n]`, each times its voice `[K]`."""
     votes = torch.zeros_like(deltas[0])
-    for delta, voice in zip(deltas, shares(voices), strict=True):
+    for delta, voice in zip(deltas, common(voices)[0].tolist(), strict=True):
         votes += delta * voice
     return votes
-
-
-def shares(weights: Tensor) -> list[float]:
-    """Weights up to a factor, ones where all are equal: votes that cancel then do so in any dtype."""
-    held = weights.tolist()
-    return [1.0] * len(held) if len(set(held)) == 1 else held

@@ -34,7 +34,7 @@ def checked_weights(weights: Tensor) -> Tensor:
 
 
 def common(weights: Tensor) -> tuple[Tensor, float]:
-    """Numbers `[K]` and a factor that give the weights: ones, where all are equal, so that what cancels does exactly."""
+    """Numbers `[K]` and a factor that give the weights; ones where all are equal, so that what cancels does exactly."""
     first = float(weights[0])
     if first and bool((weights == first).all()):
         return torch.ones_like(weights), first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 
 import pytest
 import torch
@@ -99,6 +100,21 @@ def test_a_wrong_table_is_found_out() -> None:
     several = stack([params_of(model), params_of(made("sorted", 1))])
     with pytest.raises(ValueError, match="so the groups are wrong"):
         rebasin(model, several, [images()], groups=table)
+
+
+def test_the_order_of_groups_has_an_address() -> None:
+    model, x = made("resnet"), images(channels=3, size=16)
+    several = stack([params_of(made("resnet", seed)) for seed in range(2)])
+    one, again, other = (rebasin(model, several, [x], key=key).params(1) for key in (0, 0, 1))
+    assert all(same_bits(one[name], again[name]) for name in one)
+    assert not all(same_bits(one[name], other[name]) for name in one)
+
+
+def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    model = made("mlp")
+    with pytest.raises(ImportError, match=r"pip install 'pluria\[align\]'"):
+        rebasin(model, single(params_of(model)), [images()])
 
 
 def test_mistakes_are_told() -> None:

@@ -172,6 +172,15 @@ def test_a_copy_is_told_to_be_averaged_and_a_stranger_is_not() -> None:
     assert "after aligning; the best single model has" in advice
 
 
+def test_what_cannot_be_aligned_says_why() -> None:
+    model = nn.Linear(6, 3)
+    rows = [(torch.randn(8, 6), torch.arange(8) % 3)]
+    measured = check([params_of(model), params_of(nn.Linear(6, 3))], network=model, batches=rows).measured
+    assert measured is not None
+    assert measured.aligned is measured.aligned_barriers is measured.gained is None
+    assert str(measured.unaligned).startswith("no axis of this model may be permuted")
+
+
 def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="two models or more can be compared; got 1"):
         check([params(1)])

@@ -31,6 +31,7 @@ class Measured:
     gained           by how much `rebasin` lowers the distance to the first model, for each other one
     layers           the heights of each layer alone, between the first two models (`barrier_profile`)
     choices          the table of soup, ensemble and part of each (`soup_gap`)
+    unaligned        why nothing was aligned, None where it was
     refreshed        whether batch-norm statistics were refreshed, by difference from the first model
     """
 
@@ -42,6 +43,7 @@ class Measured:
     gained: tuple[float, ...] | None
     layers: tuple[tuple[str, float, float], ...]
     choices: tuple[Choice, ...]
+    unaligned: str | None
     refreshed: bool
 
 
@@ -57,7 +59,7 @@ def measure(
     losses = member_losses(network, batches, change=change)
     together = stack(several)
     plain = member_losses(network, batches)
-    aligned, gained = _aligned(network, together, unlabelled)
+    aligned, gained, reason = _aligned(network, together, unlabelled)
     profile = barrier_profile(several[0], several[1], losses, steps=steps)
     return Measured(
         ends=tuple(plain(together)),
@@ -68,24 +70,25 @@ def measure(
         gained=gained,
         layers=tuple((name, *heights) for name, heights in profile.items()),
         choices=soup_gap(network, together, batches, heads=heads),
+        unaligned=reason,
         refreshed=mends,
     )
 
 
 def _aligned(
     network: nn.Module, together: Ensemble, unlabelled: list[Any]
-) -> tuple[Ensemble | None, tuple[float, ...] | None]:
-    """The models aligned to the first, and how much nearer each one came; nothing where no place may be permuted."""
+) -> tuple[Ensemble | None, tuple[float, ...] | None, str | None]:
+    """The models aligned to the first, and how much nearer each one came; or why they could not be aligned."""
     try:
         found = rebasin(network, together, unlabelled[:1])
-    except (ValueError, ImportError):
-        return None, None
+    except (ValueError, ImportError) as error:
+        return None, None, str(error)
     origin = together.params(together.members[0])
     gained = []
     for member in together.members[1:]:
         before, after = (_apart(origin, e.params(member)) for e in (together, found))
         gained.append(before - after)
-    return found, tuple(gained)
+    return found, tuple(gained), None
 
 
 def _apart(one: Params, other: Params) -> float:

@@ -123,6 +123,8 @@ def _losses(models: tuple[str, ...], found: Measured, console: Console) -> None:
         gaps += [f"{part:+.4f}" for part in (parts if "probability" in row.what else parts[:2])]
         table.add_row(row.what, str(row.forwards), str(row.heads or ""), f"{row.loss:.4f}", *gaps)
     console.print(table)
+    if found.unaligned is not None:
+        console.print(f"not aligned: {found.unaligned}", soft_wrap=True)
     if found.refreshed:
         console.print("batch-norm statistics were refreshed on the lines, and not in the last table", soft_wrap=True)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import pluria
 from pluria.core.ensemble import Ensemble, join, single
 from pluria.core.params import params_of
+from pluria.numbers import kernel
 from pluria.predict import gather, predict
 from pluria.predict.backends import Storage, backend
 from pluria.predict.choose import distance
@@ -200,3 +201,46 @@ def test_shared_parameters_are_written_once_and_buffers_each_time() -> None:
     x = draw(2, 3)
     wanted = torch.stack([x @ p["layer.weight"].T + p["layer.bias"] + 1 for p in made])
     torch.testing.assert_close(run(model, made, [x]), wanted)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 3, 7), (600, 7), (0, 7)])
+@pytest.mark.parametrize("format", ["int8", "int4"])
+def test_int8_products_are_those_of_rounded_activations(shape: tuple[int, ...], format: str) -> None:
+    """Against a slow float64 reference of the formula; outputs are rounded to bfloat16 once."""
+    model = seeded(lambda: nn.Sequential(nn.Linear(7, 4)))
+    made = low_precision(model, format=format, members=3)
+    x = draw(*shape).bfloat16()
+    if len(x):
+        x[0] = 0
+    found = run(model, made, [x.float()], backend="int8")
+    step = x.double().abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127
+    whole = (x.double() / step).round()
+    for member, outputs in enumerate(found):
+        weight = made.params(member)["0.weight"].double()
+        wanted = step * (whole @ weight.T) + made.params(member)["0.bias"].double()
+        torch.testing.assert_close(outputs.double(), wanted, rtol=2**-8, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["vit", "encoder", "convolutions"])
+def test_int8_agrees_with_the_loop_within_its_eight_bits(name: str) -> None:
+    make, data = NETWORKS[name]
+    model = seeded(make)
+    made = low_precision(model, format="int5", members=2)
+    assert distance(run(model, made, data, backend="int8"), run(model, made, data)) < 0.05
+
+
+def test_what_int8_cannot_hold_runs_in_bfloat16() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Linear(7, 4)))
+    made = low_precision(model, format="int8-asymmetric", members=2)
+    data = [draw(5, 7)]
+    assert torch.equal(run(model, made, data, backend="int8"), run(model, made, data, backend="bfloat16"))
+
+
+def test_work_is_shared_in_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "SHARE", 50)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    seen: list[tuple[int, int]] = []
+    kernel.share(lambda start, stop: seen.append((start, stop)), 70 * 7, 7)
+    assert sorted(seen)[0][0] == 0
+    assert max(stop for _, stop in seen) == 490
+    assert all(start % 7 == 0 for start, _ in seen)

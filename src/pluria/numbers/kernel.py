@@ -71,7 +71,7 @@ def round_stochastic(
     def work(start: int, stop: int) -> None:
         loops.round_range(memory, rules, address, unit, start, stop)
 
-    _share(work, tensor.numel(), loops.BLOCK)
+    share(work, tensor.numel(), loops.BLOCK)
     return out
 
 
@@ -148,13 +148,13 @@ def _rule(grid: Grid, loops: ModuleType) -> tuple[NDArray[np.float32], NDArray[n
     return scale, np.zeros_like(scale), loops.TABLE, levels.numpy()
 
 
-def _share(work: Callable[[int, int], None], count: int, block: int) -> None:
+def share(work: Callable[[int, int], None], count: int, block: int) -> None:
     """Run work(start, stop) over 0..count in whole blocks, four pieces per thread so that a busy core does less."""
     threads = min(torch.get_num_threads(), -(-count // SHARE))
     if threads <= 1:
         work(0, count)
         return
-    piece = max(SHARE, -(-count // (4 * threads * block)) * block)
+    piece = -(-max(SHARE, -(-count // (4 * threads))) // block) * block
     starts = range(0, count, piece)
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, starts, [min(start + piece, count) for start in starts]))

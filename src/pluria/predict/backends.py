@@ -1,10 +1,14 @@
 """The ways to run members: each makes a working copy and a function that runs members on it.
 
-loop            one working copy, members written into it in place: the reference
-channels_last   the same in channels-last order, codes and scales apart, batch norm folded
-bfloat16        that in bfloat16: exact codes, 16-bit activations
-compiled        that under torch.compile
-vmap            the members of a block side by side
+    loop            one working copy, members written into it in place: the reference
+    channels_last   the same in channels-last order, codes and scales apart, batch norm folded
+    bfloat16        that in bfloat16: exact codes, 16-bit activations
+    compiled        that under torch.compile
+    int8            bfloat16, but linear layers as int8 products; activations are rounded to eight bits as they come
+    vmap            the members of a block side by side
+    triton          vmap, with linear layers that read their weights once, for GPUs
+
+What a way cannot do with a network shows when it runs: `choose.py` looks, and takes the loop.
 """
 
 from __future__ import annotations
@@ -24,11 +28,12 @@ from pluria.core.params import memory
 from pluria.predict.fold import NORMS, graph_of
 from pluria.predict.linear import in_tiles
 from pluria.predict.pieces import in_pieces
-from pluria.predict.scaled import Scaled, Writer, scaled
+from pluria.predict.scaled import Layers, Scaled, Writer, scaled
 from pluria.predict.vmap import side_by_side
+from pluria.predict.whole import whole
 
-Name = Literal["loop", "channels_last", "bfloat16", "compiled", "vmap", "triton"]
-NAMES: tuple[Name, ...] = ("loop", "channels_last", "bfloat16", "compiled", "vmap", "triton")
+Name = Literal["loop", "channels_last", "bfloat16", "compiled", "int8", "vmap", "triton"]
+NAMES: tuple[Name, ...] = ("loop", "channels_last", "bfloat16", "compiled", "int8", "vmap", "triton")
 PLAIN = ("loop", "vmap", "triton")
 """Ways that take the caller's dtype and memory order."""
 
@@ -53,7 +58,7 @@ def backend(name: Name, model: nn.Module, ensemble: Ensemble, storage: Storage, 
             return (side_by_side if name == "vmap" else in_tiles)(twin, ensemble)
         return _one_by_one(twin, _plain(twin, ensemble, tensors(twin)), batch)
     dtype = torch.float32 if name == "channels_last" else torch.bfloat16
-    twin, writers = _fast(model, ensemble, storage.device, dtype)
+    twin, writers = _fast(model, ensemble, storage.device, dtype, whole if name == "int8" else None)
     called = torch.compile(twin, dynamic=False) if name == "compiled" else twin
     return _one_by_one(twin, writers, batch, cast=dtype, called=called)
 
@@ -65,7 +70,7 @@ def floating(model: nn.Module) -> torch.dtype | None:
 
 
 def _fast(
-    model: nn.Module, ensemble: Ensemble, device: torch.device, dtype: torch.dtype
+    model: nn.Module, ensemble: Ensemble, device: torch.device, dtype: torch.dtype, layers: Layers | None
 ) -> tuple[nn.Module, list[Writer]]:
     """A channels-last working copy with exact codes, and what writes a member into it."""
     twin = working_copy(model, device=device, dtype=dtype, channels_last=True)
@@ -75,7 +80,7 @@ def _fast(
     own, graph = dict(tensors(twin)), graph_of(twin)
     for name in graph.relus:
         twin.get_submodule(name).inplace = True  # type: ignore[assignment]
-    writers, served = scaled(twin, ensemble, graph.norms)
+    writers, served = scaled(twin, ensemble, graph.norms, layers=layers)
     rest = {name: value for name, value in own.items() if name not in served}
     return twin, writers + _plain(twin, ensemble, rest)
 

@@ -10,6 +10,7 @@ Everything that is per channel is computed in float32.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,10 @@ class Scaled(nn.Module):
             held = torch.full((channels,), value, device=layer.weight.device)
             self.register_buffer(name, held, persistent=False)
 
+    def take(self, write: Callable[[Tensor], Grid]) -> Grid:
+        """Let `write` put a member's codes into the layer."""
+        return write(self.layer.weight)
+
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layer(x)
         if isinstance(self.layer, nn.Linear):
@@ -62,16 +67,22 @@ Writer = Callable[[int], None]
 """Writes what a member has of its own."""
 
 
-def scaled(twin: nn.Module, ensemble: Ensemble, norms: dict[str, str]) -> tuple[list[Writer], set[str]]:
+Layers = Callable[[nn.Module, Family], Scaled]
+
+
+def scaled(
+    twin: nn.Module, ensemble: Ensemble, norms: dict[str, str], *, layers: Layers | None = None
+) -> tuple[list[Writer], set[str]]:
     """Put `Scaled` layers into `twin`, one for each layer whose members have codes: their writers, and names served.
 
+    `layers` makes another layer where it wants to.
     `norms` maps a layer to the batch norm to be folded into it. That norm becomes an identity.
     """
     writers, served = [], set()
     for name, layer in list(_layers(twin, ensemble)):
         norm = norms.get(name)
         behind = None if norm is None else twin.get_submodule(norm)
-        made = Scaled(layer)
+        made = Scaled(layer) if layers is None else layers(layer, ensemble.families[f"{name}.weight"])
         writers.append(_writer(made, ensemble, name, norm, getattr(behind, "eps", 0.0)))
         served |= {full for full in (f"{name}.weight", f"{name}.bias") if full in ensemble.families}
         _put(twin, name, made)
@@ -123,7 +134,7 @@ def _writer(made: Scaled, ensemble: Ensemble, name: str, norm: str | None, eps: 
     known: list[Grid] = []
 
     def write(member: int) -> None:
-        grid = _codes(weight, member, made.layer.weight)
+        grid = made.take(partial(_codes, weight, member))
         if fixed and known and known[0] is grid:
             return
         known[:] = [grid]

@@ -36,6 +36,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --out bars-resnet20
 	$(BIN)/python -m benchmarks.prediction resnet20
 	$(BIN)/python -m benchmarks.prediction bert
+	$(BIN)/python -m benchmarks.prediction bert --members 8 --no-vmap --backend int8 --out bars-bert-int8
 	$(BIN)/python -m benchmarks.prediction vit
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.growth

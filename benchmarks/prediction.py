@@ -155,12 +155,16 @@ def main(
     format: Annotated[str, typer.Option(help="Number system.")] = "int4",
     side: Annotated[bool, typer.Option("--vmap/--no-vmap", help="Time stacked members too.")] = True,
     uncertainty: Annotated[str, typer.Option(help="A Python that has torch-uncertainty.")] = "",
+    backend_name: Annotated[str, typer.Option("--backend", help="A back end in place of the one that is chosen.")] = "",
     out: Annotated[str, typer.Option(help="Name of the result.")] = "",
 ) -> None:
     """Time predictions of one network."""
     found = case(name, rows or {"resnet20": 1024, "vit": 512}.get(name, 8))
     most = low_precision(found.model, format=format, members=max(members))
-    choice = choose_backend(found.model, most, found.batches, inputs=lambda batch: (batch, None))
+    if backend_name:
+        choice = Choice(backend_name)  # type: ignore[arg-type]
+    else:
+        choice = choose_backend(found.model, most, found.batches, inputs=lambda batch: (batch, None))
     print(f"{found.what}, {format}\n{choice}", flush=True)
     ratios = generation(found, most, choice)
     for k in members:

@@ -148,7 +148,7 @@ def test_work_is_shared_by_as_many_threads_as_torch_has(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     for count in (1, kernel.SHARE, kernel.SHARE + 1, 100 * kernel.SHARE + 5):
         calls.clear()
-        kernel._share(lambda start, stop: calls.append((start, stop)), count, 1024)
+        kernel.share(lambda start, stop: calls.append((start, stop)), count, 1024)
         calls.sort()
         assert [start for start, _ in calls] == [0, *(stop for _, stop in calls[:-1])]
         assert calls[-1][1] == count

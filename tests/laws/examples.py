@@ -100,6 +100,12 @@ def flat(ensemble: Ensemble) -> Tensor:
     return torch.stack([torch.cat([v.flatten() for v in p.values() if v.is_floating_point()]) for p in ensemble])
 
 
+def gram(inputs: Tensor) -> dict[str, Tensor]:
+    """Moments of inputs [N, 5] to the layer `a`, and some for every direction."""
+    wide = inputs.double()
+    return {"a.weight": wide.T @ wide + torch.eye(5, dtype=torch.float64)}
+
+
 Merge = Callable[[Ensemble, Params], dict[str, Tensor]]
 
 
@@ -144,6 +150,10 @@ MERGES: dict[str, Callable[[Callable[..., Any]], Merge]] = {
     "amortised": lambda f: lambda ensemble, base: f(ensemble),
     "sparse_soup": lambda f: lambda ensemble, base: leafwise(ensemble, f()),
     "instant_soup": lambda f: lambda ensemble, base: leafwise(ensemble, f(), base=base),
+    "fisher": lambda f: lambda e, base: leafwise(e, f([{"a.weight": p["a.weight"].double() ** 2} for p in e])),
+    "regmean": lambda f: lambda e, base: leafwise(e, f([gram(p["a.weight"]) for p in e])),
+    "regmean_plus": lambda f: lambda e, base: f(e, lambda p, k: gram(list(e)[k]["a.weight"] * p["a.bias"][:5])),
+    "adamerging": lambda f: lambda ensemble, base: f(ensemble, slope, base=base, steps=10, rate=0.05),
     "zipit": lambda f: lambda ensemble, base: f(Hidden(), ensemble, [images(8)[:, 0, 0]], alpha=1.0),
 }
 """How a merge is called: (ensemble, base) -> params. A leafwise method gives a rule, others take the ensemble."""

@@ -92,9 +92,11 @@ NO_METHODS = {
         "combined": "applies coefficients",
         "contingency": "a report",
         "fit_coordinates": "fits coefficients for methods",
+        "fisher_information": "statistics for those that merge",
         "logit_scales": "a report",
         "objective_of": "makes a loss with its gradient",
         "soft_gates": "says which gates are open",
+        "surprise": "a loss",
     },
     "align": {
         "has_batch_norm": "a question",

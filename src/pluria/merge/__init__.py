@@ -1,5 +1,6 @@
 """merge: many models into one, tensor by tensor."""
 
+from pluria.merge.adamerging import adamerging, surprise
 from pluria.merge.amortised import amortised
 from pluria.merge.bang import bang, contingency, logit_scales
 from pluria.merge.breadcrumbs import breadcrumbs
@@ -7,8 +8,10 @@ from pluria.merge.coordinates import combined, fit_coordinates
 from pluria.merge.dare import dare
 from pluria.merge.della import della
 from pluria.merge.evolved import evolved_soup
+from pluria.merge.fisher import fisher
 from pluria.merge.gossip import mix
 from pluria.merge.greedy import greedy_soup, greedy_weights
+from pluria.merge.information import fisher_information
 from pluria.merge.instant import instant_soup
 from pluria.merge.leafwise import leafwise
 from pluria.merge.learned import learned_soup
@@ -19,6 +22,7 @@ from pluria.merge.objective import objective_of
 from pluria.merge.order import median, trimmed
 from pluria.merge.pruned import pruned_soup, pruned_weights
 from pluria.merge.radin import radin_soup
+from pluria.merge.regmean import regmean, regmean_plus
 from pluria.merge.rule import BLOCK, Pass, Piece, Rule, Rules
 from pluria.merge.sce import sce
 from pluria.merge.slerp import slerp
@@ -37,6 +41,7 @@ __all__ = [
     "Piece",
     "Rule",
     "Rules",
+    "adamerging",
     "amortised",
     "bang",
     "breadcrumbs",
@@ -46,6 +51,8 @@ __all__ = [
     "dare",
     "della",
     "evolved_soup",
+    "fisher",
+    "fisher_information",
     "fit_coordinates",
     "greedy_soup",
     "greedy_weights",
@@ -63,11 +70,14 @@ __all__ = [
     "pruned_soup",
     "pruned_weights",
     "radin_soup",
+    "regmean",
+    "regmean_plus",
     "sce",
     "slerp",
     "soft_gates",
     "soft_merge",
     "sparse_soup",
+    "surprise",
     "task_arithmetic",
     "ties",
     "trimmed",

@@ -38,12 +38,13 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                     label = way if row["seed"] == 0 else None
                     axes.plot([i / steps for i in range(steps + 1)], row["losses"], style, color=colour, label=label)
         axes.set_title(kind, fontsize=9)
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
         axes.set_axisbelow(True)
     panels[0][0].set(ylabel="NLL on test images")
     figure.supxlabel("share of the second network", fontsize=9)
-    panels[0][-1].legend(frameon=False, fontsize=8)
+    panels[0][1].legend(frameon=False, fontsize=8, loc="upper right")
     figure.savefig(path, metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
 

@@ -167,8 +167,9 @@ def figures(pair: Pair, ensemble: Ensemble) -> dict[str, float]:
 
 def distance(one: Params, other: Params) -> float:
     """Squared distance over the sum of squared lengths: 0 for equal networks, 1 for orthogonal ones."""
-    apart = sum(float((one[n].double() - v.double()).square().sum()) for n, v in other.items() if "running" not in n)
-    length = sum(float(p[n].double().square().sum()) for p in (one, other) for n in p if "running" not in n)
+    names = [name for name, value in one.items() if value.is_floating_point() and "running" not in name]
+    apart = sum(float((one[name].double() - other[name].double()).square().sum()) for name in names)
+    length = sum(float(params[name].double().square().sum()) for params in (one, other) for name in names)
     return apart / length
 
 

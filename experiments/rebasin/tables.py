@@ -38,7 +38,7 @@ def lines(rows: Sequence[Row]) -> str:
     for kind in kinds_of(rows):
         for way in BARRIERS:
             own = [row for row in rows if (row["kind"], row["way"]) == (kind, way)]
-            cells = [spread([row[name] for row in own], 3) for name in ("barrier", "distance", "ratio")]
+            cells = [spread([row[name] for row in own if name in row], 3) for name in ("barrier", "distance", "ratio")]
             head.append(f"| {kind} | {way} | " + " | ".join(cells) + " |")
     return "\n".join(head)
 

@@ -1,10 +1,11 @@
 """Text by an ensemble against one plain `generate` of transformers, side by side: members in a loop, and side by side.
 
-    python -m benchmarks.generate [--tokens 16] [--rounds 5] [--batch 1 --batch 4] [--members 1 --members 4 --members 8]
+    python -m benchmarks.generate [--tokens 16] [--rounds 3] [--batch 1 --batch 4] [--members 1 --members 8]
 
 The network is a Llama of random numbers, float32, greedy, and no token ends a text, so all ways write equally many
-tokens. In each round every way has one turn, plain `generate` first; a ratio is that of two turns of one round. What a
-call makes first is in its time: the working copy, the members that are held.
+tokens. In each round every way has one turn, plain `generate` first; a ratio is that of two turns of one round.
+Counted is the processor's time of one thread, which other work on the machine hardly changes. What a call makes first
+is in it: the working copy, the members that are held.
 """
 
 from __future__ import annotations
@@ -78,15 +79,15 @@ def ways(model: Any, prompts: Tensor, counts: list[int], tokens: int) -> dict[tu
 
 
 def measure(model: nn.Module, batch: int, counts: list[int], tokens: int, rounds: int) -> list[Row]:
-    """Seconds of every way in every round; the first round, which compiles, is not counted."""
+    """Processor seconds of every way in every round; the first round, which compiles, is not counted."""
     prompts = torch.randint(1, 8192, (batch, PROMPT), generator=torch.Generator().manual_seed(0))
     turns: dict[tuple[str, int], list[float]] = {}
     for number in range(rounds + 1):
         for name, way in ways(model, prompts, counts, tokens if number else 2).items():
-            start = time.perf_counter()
+            start = time.process_time()
             way()
             if number:
-                turns.setdefault(name, []).append(time.perf_counter() - start)
+                turns.setdefault(name, []).append(time.process_time() - start)
     plain = turns["plain", 1]
     return [_row(*name, batch, taken, plain) for name, taken in turns.items()]
 
@@ -107,12 +108,13 @@ def table(rows: list[Row]) -> Table:
 
 def main(
     tokens: Annotated[int, typer.Option(help="Tokens to write.")] = 16,
-    rounds: Annotated[int, typer.Option(help="Turns of every way.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Turns of every way.")] = 3,
     batch: Annotated[list[int], typer.Option(help="Prompts at once.")] = [1, 4],  # noqa: B006
     members: Annotated[list[int], typer.Option(help="Numbers of members.")] = [1, 4, 8],  # noqa: B006
     out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULT,
 ) -> None:
     """Measure text generation on this machine."""
+    torch.set_num_threads(1)
     load = " ".join(f"{one:.1f}" for one in os.getloadavg())  # what else the machine had to do
     model, about = network(), {**machine(), "load_average": load}
     rows = [row for size in batch for row in measure(model, size, members, tokens, rounds)]

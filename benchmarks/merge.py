@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -89,16 +90,19 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def make(folder: Path) -> list[Path]:
-    """The base and its fine-tunes, seeded."""
+    """The base and its fine-tunes, seeded; those that an earlier run has kept are taken as they are."""
     from safetensors.torch import save_file
 
+    files = [folder / "base.safetensors", *(folder / f"{member}.safetensors" for member in range(MEMBERS))]
+    if all(file.is_file() for file in files):
+        return files
     draw = torch.Generator().manual_seed(0)
     base = {name: (torch.randn(shape, generator=draw) * 0.02).bfloat16() for name, shape in shapes().items()}
     save_file(base, folder / "base.safetensors", {"format": "pt"})
     for member in range(MEMBERS):
         tuned = {n: (v.float() + torch.randn(v.shape, generator=draw) * NOISE).bfloat16() for n, v in base.items()}
         save_file(tuned, folder / f"{member}.safetensors", {"format": "pt"})
-    return [folder / "base.safetensors", *(folder / f"{member}.safetensors" for member in range(MEMBERS))]
+    return files
 
 
 def recipe(method: str, files: list[Path]) -> Path:
@@ -220,11 +224,12 @@ def main(
     repeats: int = 3,
     threads: int = os.cpu_count() or 1,
     folder: Annotated[Path | None, typer.Option(help="Where 7 GB are free; a temporary folder by default.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Use what is in the folder, and leave it there.")] = False,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the figures.")] = None,
 ) -> None:
     """Merge three checkpoints in every way, and print what each took."""
     console, results = Console(), {}
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with nullcontext(folder) if keep and folder else tempfile.TemporaryDirectory(dir=folder) as place:
         files = make(Path(place))
         for one in method:
             rows, found = measure(one, files, mergekit, repeats, threads)
@@ -232,7 +237,7 @@ def main(
             console.print(table(rows), results[one]["ratios"], asdict(found))
     if out is not None:
         held = {
-            "machine": machine() | {"threads": threads},
+            "machine": machine() | {"threads": threads, "load_average": f"{os.getloadavg()[0]:.1f}"},
             "parameters": sum(map(count, shapes().values())),
             **results,
         }

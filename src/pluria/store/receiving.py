@@ -77,12 +77,10 @@ class Receiver:
                 )
             os.pwrite(handle, new, 0)
 
-    def close(self, whole: bool) -> None:
-        """Flush what is finished; the files are `whole` or will be gone on with."""
-        if whole:
-            self._commit()
-        self.flusher.shutdown()
-        for commit in self.commits if whole else ():
+    def finish(self) -> None:
+        """Flush everything; raises what went wrong while flushing."""
+        self._commit()
+        for commit in self.commits:
             commit.result()
 
     def _commit(self) -> None:
@@ -121,23 +119,18 @@ def receiving(
         with _locked(work), contextlib.ExitStack() as stack:
             known = hashlib.sha256("\0".join([identity, *map(str, _layout(files, texts))]).encode()).hexdigest()
             receiver = _opened(work, files, texts, known, restart, stack)
-            try:
-                yield receiver
-            except BaseException:
-                receiver.close(whole=False)
-                raise
-            receiver.close(whole=True)
+            stack.callback(receiver.flusher.shutdown)
+            yield receiver
+            receiver.finish()
             _publish(receiver.folder, target, None if folder else next(iter(files)))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Busy):
         raise
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         reason = f"{error.strerror or error}; nothing was written, and what was there before is untouched"
         raise OSError(error.errno or errno.EIO, reason, str(target)) from error
-    except BaseException as error:
-        if not isinstance(error, Busy):
-            shutil.rmtree(work, ignore_errors=True)
-        raise
     shutil.rmtree(work, ignore_errors=True)
 
 

@@ -21,7 +21,7 @@ from pluria.cli import main
 from pluria.cli.serve import _pooling
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import DataError
-from pluria.pool import Chain, LogLinear, Temperature, mean_logit, mean_probability
+from pluria.pool import Cascade, Chain, LogLinear, Temperature, mean_logit, mean_probability
 from pluria.pool.kinds import to_dict
 from pluria.serve.panel import Pooling
 from pluria.store.file import Loaded
@@ -170,5 +170,10 @@ def test_the_pool_of_a_file(members: Ensemble) -> None:
     own = pooling(to_dict(fitted))
     assert torch.equal(own(outputs, weights), fitted(outputs))
     assert [one.running for one in (pooling(None), scaled, own)] == [True, True, False]
+    cascade = Cascade(((0, 1), (2, 3, 4, 5)), ((0.5, None),), 10, (1,) * 6)
+    asking = pooling(to_dict(Chain((cascade, Temperature(2.0)))))
+    assert (asking.rule, asking.running) == (cascade, True)
+    # Weights say who was asked: the mean of those, however sure they are.
+    assert torch.equal(asking(outputs, weights), Chain(("mean_logit", Temperature(2.0)))(outputs, weights))
     with pytest.raises(DataError, match="mean_bernoulli"):
         pooling("mean_bernoulli")

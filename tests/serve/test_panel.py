@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import pluria
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import CheckpointError, DataError
-from pluria.pool import mean
+from pluria.pool import Cascade, mean, mean_logit
 from pluria.predict import Part, predict
 from pluria.serve.panel import Panel, Pooling, panel
 from pluria.zoo import Dataset, network
@@ -66,3 +66,17 @@ def test_what_does_not_fit() -> None:
     dense = nn.Conv2d(1, 3, 1)
     with pytest.raises(DataError, match=r"wanted \[N, C\]"):
         panel([Part(dense, pluria.single(dense.state_dict()))], (1, 2, 2))
+
+
+def test_a_cascade_asks_in_its_order_and_is_refused_for_others() -> None:
+    net, other = network("small_cnn", width=4), network("small_cnn", width=8, seed=1)
+    drawn = pluria.low_precision(net, format="int4", members=2)
+    parts = [Part(net, drawn), Part(other, pluria.single(other.state_dict()))]
+    rule = Cascade(((2,), (1, 0)), ((0.5, None),), 10, (1, 1, 1))
+    held = panel(parts, (1, 8, 8), pooling=Pooling(mean_logit, rule=rule))
+    plain, x = panel(parts, (1, 8, 8)), torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(outputs(held, x), outputs(plain, x)[[2, 1, 0]])
+    for stages, classes in ((((0,), (1,)), 10), (((0,), (1, 2)), 7)):
+        wrong = Cascade(stages, (None,), classes, (1,) * sum(map(len, stages)))
+        with pytest.raises(DataError, match="the cascade of the file was fitted for"):
+            panel(parts, (1, 8, 8), pooling=Pooling(mean_logit, rule=wrong))

@@ -177,7 +177,7 @@ def score(
 
 
 def _asked(found: dict[str, Any]) -> str:
-    return "" if found["asked"] is None else f", of which {found['asked']:.2f} were asked for each example"
+    return f", of which {found['asked']:.2f} were asked for each example" if "asked" in found else ""
 
 
 def export(

@@ -36,13 +36,13 @@ def scored(file: Path) -> dict[str, Any]:
         fitted = answer(best_pool([calibrated(calibration)]), calibration)
         return {
             "members": len(weights),
-            "asked": None if asked is None else float(asked[:, halves[1]].double().sum(0).mean()),
             "rows": {"calibration": len(calibration.y), "figures": len(figures.y)},
             "temperature": fitted.temperature.value,
             "pool": fitted.pool,
             "scores": scores(figures.pooled(), figures.y),
             "scaled": scores(fitted(figures), figures.y),
             "diversity": diversity(figures),
+            **({} if asked is None else {"asked": float(asked[:, halves[1]].double().sum(0).mean())}),
         }
     except (ValueError, TypeError) as error:
         raise DataError(f"{file}: {error}") from None

@@ -85,6 +85,10 @@ NO_METHODS = {
         "train": "the loop itself",
     },
     "merge": {
+        "adapted": "makes members of a base and adapters",
+        "add_adapters": "adds what is given",
+        "extract_adapter": "takes a base and one fine-tune",
+        "sum_adapters": "makes an adapter, of adapters",
         "largest": "passes of a rule",
         "leafwise": "applies a rule",
         "greedy_weights": "says which members a soup takes",

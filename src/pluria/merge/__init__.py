@@ -1,6 +1,7 @@
 """merge: many models into one, tensor by tensor."""
 
 from pluria.merge.adamerging import adamerging, surprise
+from pluria.merge.adapters import adapted, add_adapters, extract_adapter, sum_adapters
 from pluria.merge.amortised import amortised
 from pluria.merge.bang import bang, contingency, logit_scales
 from pluria.merge.breadcrumbs import breadcrumbs
@@ -42,6 +43,8 @@ __all__ = [
     "Rule",
     "Rules",
     "adamerging",
+    "adapted",
+    "add_adapters",
     "amortised",
     "bang",
     "breadcrumbs",
@@ -51,6 +54,7 @@ __all__ = [
     "dare",
     "della",
     "evolved_soup",
+    "extract_adapter",
     "fisher",
     "fisher_information",
     "fit_coordinates",
@@ -77,6 +81,7 @@ __all__ = [
     "soft_gates",
     "soft_merge",
     "sparse_soup",
+    "sum_adapters",
     "surprise",
     "task_arithmetic",
     "ties",

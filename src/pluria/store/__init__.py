@@ -4,6 +4,7 @@ from pluria.store.checkpoint import Checkpoint, read_checkpoint
 from pluria.store.export import export_member, export_members, packed
 from pluria.store.file import Loaded, file_size, load, load_all, save
 from pluria.store.folder import export_folder
+from pluria.store.peft import read_peft, write_peft
 
 __all__ = [
     "Checkpoint",
@@ -16,5 +17,7 @@ __all__ = [
     "load_all",
     "packed",
     "read_checkpoint",
+    "read_peft",
     "save",
+    "write_peft",
 ]

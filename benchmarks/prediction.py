@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import subprocess
-import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -22,7 +21,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from benchmarks.networks import Case, case
-from benchmarks.sides import Ratio, keep, ratio, turns
+from benchmarks.sides import CLOCKS, Ratio, keep, ratio, turns
 from pluria.core.ensemble import Ensemble
 from pluria.predict import Choice, choose_backend, logits, predict
 from pluria.predict.backends import Storage, backend
@@ -90,7 +89,8 @@ def ours(found: Case, made: Ensemble, choice: Choice) -> Callable[[], object]:
 class Other:
     """A process of another Python, that takes its turn whenever it is asked."""
 
-    def __init__(self, python: str, name: str, rows: int, members: int) -> None:
+    def __init__(self, python: str, name: str, rows: int, members: int, clock: str) -> None:
+        self.clock = clock
         line = [python, "-m", "benchmarks.uncertainty", name, str(rows), str(members), str(torch.get_num_threads())]
         self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.said = self._answer()
@@ -99,25 +99,26 @@ class Other:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def __call__(self) -> None:
+    def __call__(self) -> float:
         assert self.process.stdin is not None
         print("go", file=self.process.stdin, flush=True)
-        if not self._answer():
-            raise RuntimeError("torch-uncertainty's process ended")
+        wall, cpu = map(float, self._answer().split())
+        return wall if self.clock == "wall" else cpu
 
 
-def generation(found: Case, made: Ensemble, choice: Choice) -> list[Ratio]:
+def generation(found: Case, made: Ensemble, choice: Choice, clock: str) -> list[Ratio]:
     """Seconds of writing one member over those of its forward on one batch."""
+    now = CLOCKS[clock]
     ratios, x, ways = [], found.batches[0], dict.fromkeys([("loop", None), (choice.backend, choice.batch)])
     for name, batch in ways:
         run = backend(name, found.model, made, Storage(torch.device("cpu"), None), batch=batch)
         seconds: dict[bool, list[float]] = {False: [], True: []}
         with torch.inference_mode():
-            for turn in range(10):  # members take turns, so each first forward writes and each second does not
+            for turn in range(6):  # members take turns, so each first forward writes and each second does not
                 for again in (False, True):
-                    start = time.perf_counter()
+                    start = now()
                     run([made.members[turn % 2]], [x], logits)
-                    seconds[again].append(time.perf_counter() - start)
+                    seconds[again].append(now() - start)
         first, second = min(seconds[False][2:]), min(seconds[True][2:])
         what = f"writing one member by {name} / its forward on one batch"
         ratios.append(ratio(what, [max(first - second, 0.0)], [second], bar=0.05))
@@ -125,7 +126,7 @@ def generation(found: Case, made: Ensemble, choice: Choice) -> list[Ratio]:
 
 
 def measure(
-    name: str, found: Case, made: Ensemble, choice: Choice, repeats: int, side: bool, other: Other | None
+    name: str, found: Case, made: Ensemble, choice: Choice, repeats: int, side: bool, other: Other | None, clock: str
 ) -> list[Ratio]:
     """Ratios of one number of members."""
     several, k = copies(found, made), len(made)
@@ -140,7 +141,7 @@ def measure(
             del ways["stack and vmap"]
     if other is not None:
         ways["torch-uncertainty"] = other
-    seconds = turns(ways, repeats)
+    seconds = turns(ways, repeats, clock=clock)
     print(f"K = {k}: " + ", ".join(f"{way} {min(times):.2f} s" for way, times in seconds.items()), flush=True)
     mine = seconds.pop("pluria")
     bars = {way: BARS.get((name, way)) if k == 8 else None for way in seconds}
@@ -156,6 +157,7 @@ def main(
     side: Annotated[bool, typer.Option("--vmap/--no-vmap", help="Time stacked members too.")] = True,
     uncertainty: Annotated[str, typer.Option(help="A Python that has torch-uncertainty.")] = "",
     backend_name: Annotated[str, typer.Option("--backend", help="A back end in place of the one that is chosen.")] = "",
+    clock: Annotated[str, typer.Option(help="wall, or cpu: of one thread, on a machine that others use too.")] = "wall",
     out: Annotated[str, typer.Option(help="Name of the result.")] = "",
 ) -> None:
     """Time predictions of one network."""
@@ -166,17 +168,17 @@ def main(
     else:
         choice = choose_backend(found.model, most, found.batches, inputs=lambda batch: (batch, None))
     print(f"{found.what}, {format}\n{choice}", flush=True)
-    ratios = generation(found, most, choice)
+    ratios = generation(found, most, choice, clock)
     for k in members:
-        other = (
-            Other(uncertainty, name, len(found.batches[0]) * len(found.batches), k) if uncertainty and k > 1 else None
-        )
+        other = None
+        if uncertainty and k > 1:
+            other = Other(uncertainty, name, len(found.batches[0]) * len(found.batches), k, clock)
         if other is not None:
             print(f"torch-uncertainty: {other.said}")
-        ratios += measure(name, found, most.first(k), choice, repeats, side, other)
+        ratios += measure(name, found, most.first(k), choice, repeats, side, other, clock)
         if other is not None:
             other.process.kill()
-    keep(out or f"prediction-{name}", ratios, case=found.what, choice=str(choice).splitlines())
+    keep(out or f"prediction-{name}", ratios, clock=clock, case=found.what, choice=str(choice).splitlines())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 from unittest.mock import patch
 
@@ -107,6 +108,17 @@ def measure(weights: int, repeats: int, format: str) -> list[Row]:
     ]
 
 
+def stored(weights: int, repeats: int, format: str) -> None:
+    """The same ways in turns, as ratios with their spread, kept for the table of all results."""
+    from benchmarks.sides import keep, ratio, turns  # which asks this module for the machine
+
+    weight = torch.randn(max(1, weights // INPUTS), INPUTS, generator=torch.Generator().manual_seed(0))
+    grid, out = fit_grid(weight, number_format(format), layout=layout(weight.shape)), torch.zeros_like(weight)
+    seconds = turns({name: partial(way, weight, grid, out) for name, way in WAYS.items()}, repeats)
+    what = f"{weight.numel():,} weights, {format}: kernel / "
+    keep("rounding", [ratio(what + name, seconds["kernel"], seconds[name]) for name in WAYS if name != "kernel"])
+
+
 def machine() -> dict[str, str | int]:
     """What the figures were measured on."""
     return {
@@ -157,6 +169,7 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     rows, about = measure(weights, repeats, format), machine()
+    stored(weights, repeats, format)
     if as_json:
         typer.echo(json.dumps({"machine": about, "weights": weights, "format": format, "rows": [*map(asdict, rows)]}))
         return

@@ -46,7 +46,7 @@ def load_torchvision() -> None:
 
 
 def main(name: str, rows: int, members: int, threads: int) -> None:
-    """Say the versions, then a line of seconds for each line read."""
+    """Say the versions, then seconds of the wall and of the processor for each line read."""
     load_torchvision()
     from torch_uncertainty.methods.deep_ensembles import deep_ensembles
 
@@ -55,11 +55,11 @@ def main(name: str, rows: int, members: int, threads: int) -> None:
     model = deep_ensembles([Logits(copy.deepcopy(found.model)) for _ in range(members)]).eval()
     print(f"torch-uncertainty {importlib.metadata.version('torch-uncertainty')}, torch {torch.__version__}", flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         with torch.no_grad():
             for batch in found.batches:
                 model(batch)
-        print(time.perf_counter() - start, flush=True)
+        print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
 
 
 if __name__ == "__main__":

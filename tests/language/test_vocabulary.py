@@ -53,6 +53,13 @@ def test_mass_is_kept(rest: Any) -> None:
     torch.testing.assert_close(found.exp().sum(-1), torch.ones(2, 3, dtype=torch.float64))
 
 
+def test_nan_stays_in_its_row() -> None:
+    outputs = torch.tensor([[0.0, float("nan"), 0.0, 0.0, 0.0], [0.0] * 5])
+    found = map_vocabulary(SOURCE, TARGET, rest="drop")(outputs)
+    assert bool(found[0].isnan().all())
+    torch.testing.assert_close(found[1].exp(), torch.tensor([1 / 3, 0, 0, 1 / 3, 1 / 3, 0]))
+
+
 @pytest.mark.parametrize("rest", ["nearest", "prefix", "drop"])
 def test_identical_vocabularies_give_the_identity(rest: Any) -> None:
     twice = [*WORDS, "the"]  # a string that stands twice stays twice

@@ -50,7 +50,7 @@ class VocabularyMap:
         """Log-probabilities `[..., V_target]` of logits or log-probabilities `[..., V_source]`; each row sums to one.
 
         A target token that nothing goes to has -inf. A row whose mass is all on tokens that go nowhere says nothing: it
-        becomes uniform. Raises ValueError for another number of source tokens.
+        becomes uniform. A row with NaN is NaN. Raises ValueError for another number of source tokens.
         """
         if outputs.ndim == 0 or outputs.shape[-1] != len(self.to):
             raise ValueError(f"this map takes {len(self.to)} source tokens [..., V]; got {list(outputs.shape)}")
@@ -59,7 +59,7 @@ class VocabularyMap:
         found = torch.zeros(*outputs.shape[:-1], self.size, dtype=torch.float64, device=probs.device)
         found.index_add_(-1, self.to.to(probs.device)[kept], probs[..., kept])
         mass = found.sum(-1, keepdim=True)
-        return torch.where(mass > 0, found / mass, 1 / self.size).log().to(outputs.dtype)
+        return torch.where(mass == 0, 1 / self.size, found / mass).log().to(outputs.dtype)
 
 
 def map_vocabulary(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import nll_loss
 
-from pluria.pool import Extremised, fit_extremised, fit_temperature, mean_probability
+from pluria.pool import Extremised, fit_extremised, fit_temperature, mean_probability, median_probability
 
 
 def forecasters(shared, private, n=20_000, members=12, seed=0):
@@ -41,6 +41,30 @@ def test_without_a_base_it_is_a_temperature_on_the_mean():
     equal = fit_extremised(rows, y, base=[5.0, 5.0])
     assert equal.factor == pytest.approx(fitted.factor, rel=1e-9)
     assert equal.base == (0.5, 0.5)
+
+
+def test_the_median_is_pushed_and_a_wild_member_does_not_move_it():
+    # odds 1, 4 and 1/999: the median's are 1, the second and the third member's mean is not looked at.
+    rows = torch.tensor([[[0.5, 0.5]], [[0.2, 0.8]], [[0.999, 0.001]]], dtype=torch.float64).log()
+    assert Extremised(3.0, pool="median_probability")(rows).exp()[0].tolist() == pytest.approx([0.5, 0.5])
+    # Pushed twice from a base of 1/3: odds 1 over 2 of the base is 2, so 2 * 2 times 1/2.
+    pushed = Extremised(2.0, (2 / 3, 1 / 3), pool="median_probability")(rows).exp()
+    assert pushed[0].tolist() == pytest.approx([1 / 3, 2 / 3])
+    rows, y = forecasters(0.5, 1.0, n=2000, members=5)
+    fitted = fit_extremised(rows, y, pool="median_probability")
+    temperature = fit_temperature(median_probability(rows), y)
+    assert fitted.pool == "median_probability"
+    assert fitted.factor == pytest.approx(1 / temperature.value, rel=1e-7)
+
+
+def test_a_target_that_the_median_holds_impossible_is_refused():
+    y = torch.zeros(20, dtype=torch.long)
+    rows = torch.tensor([[0.5, 0.5], [0.0, 1.0], [0.0, 1.0]], dtype=torch.float64).log()[:, None].expand(3, 20, 2)
+    assert fit_extremised(rows, y).factor >= 0
+    with pytest.raises(ValueError, match="median_probability holds the target"):
+        fit_extremised(rows, y, pool="median_probability")
+    with pytest.raises(ValueError, match="one of mean_probability, median_probability; got 'mode'"):
+        fit_extremised(rows, y, pool="mode")
 
 
 def test_own_evidence_wants_a_push_and_shared_evidence_none():

@@ -47,7 +47,7 @@ def every():
     return {
         "cascade": (Cascade(((2,), (0, 1)), ((1 / 3, None),), C, (1, 2, 0.1), unit="s", reached=(1, 1 / 3)), x, (K, C)),
         "conformal": (Conformal((0.1, 0.9), (0.3,)), x[0, :, :2], (None, 2)),
-        "extremised": (Extremised(1.1, (0.1, 0.2, 0.3, 0.4)), x, (None, C)),
+        "extremised": (Extremised(1.1, (0.1, 0.2, 0.3, 0.4), pool="median_probability"), x, (None, C)),
         "fusion": (fit_fusion(x, y, hidden=2), x, (K, None)),
         "gate": (fit_gate(x, y), x, (K, C)),
         "label_temperatures": (fit_label_temperatures(x[0], (x[1] > 0).long(), each=True), x[0], (None, C)),

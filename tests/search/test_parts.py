@@ -83,6 +83,7 @@ def test_a_ledger_never_goes_beyond_its_limit() -> None:
     [
         ({"search": {"forward": 3}}, "unknown key search.forward; did you mean 'forwards'"),
         ({"search": {"forwards": 0}}, r"search.forwards: .* greater than 0 \(got 0\)"),
+        ({"search": {"trainings": 0}}, r"search.trainings: .* greater than or equal to 1 \(got 0\)"),
         ({"search": {"pools": ["mean"]}}, "search.pools: no pool 'mean'"),
         ({"search": 3}, "search: wanted a mapping"),
         ({"seeds": [0, 1]}, "a search draws with one seed"),

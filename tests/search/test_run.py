@@ -169,6 +169,12 @@ def test_budgets_that_nothing_meets_name_the_nearest(asked: Found, tmp_path: Pat
     assert searched(asked, tmp_path / "least", forwards=least + 0.1)["figures"]
 
 
+def test_one_training_leaves_out_companies_of_networks(tmp_path: Path) -> None:
+    found = searched(planted(tmp_path), tmp_path / "one", forwards=60, trainings=1)
+    assert {len(one["arm"]["networks"]) for one in found["candidates"]} == {1}
+    assert found["budget"]["trainings"] == 1
+
+
 def test_a_search_trains_nothing(tmp_path: Path) -> None:
     held = pictures(tmp_path)
     held["network"] = {"model": "small_cnn", "train": {"epochs": 1}}

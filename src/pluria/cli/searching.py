@@ -27,6 +27,7 @@ def search(
     forwards: Annotated[float | None, typer.Option(help="What the search may spend; 200 by default.")] = None,
     memory_bits: Annotated[float | None, typer.Option(help="Most bits of all members together.")] = None,
     inference_forwards: Annotated[int | None, typer.Option(help="Most members for each example.")] = None,
+    trainings: Annotated[int | None, typer.Option(help="Most networks, each trained by itself, of an ensemble.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of drawn members; 0 by default.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for what is found.")] = Path("out/search"),
     change: Change = [],  # noqa: B006
@@ -48,6 +49,7 @@ def search(
         "forwards": forwards,
         "memory_bits": memory_bits,
         "inference_forwards": inference_forwards,
+        "trainings": trainings,
         "seed": seed,
     }
     network = _network(what, pairs(argument, "--argument"), checkpoint)

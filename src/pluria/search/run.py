@@ -117,7 +117,7 @@ def planned(recipe: Recipe, budget: Budget, *, own_arms: bool = True) -> Plan:
     for source in sources.values():
         ledger.spend("checks", min(CHECKED, 2 * len(rows.calibration)))
         check_outputs(source.model, rows.calibration, class_axis=recipe.class_axis)
-    every = jobs(recipe, sources, images=are_images(rows.calibration))
+    every = _trained(jobs(recipe, sources, images=are_images(rows.calibration)), budget)
     check_views(every, rows.calibration)
     for name in {n for job in every if wants_inputs(job.arm) for n in job.arm.networks}:
         ledger.spend("moments", examples(sources[name]))
@@ -125,6 +125,11 @@ def planned(recipe: Recipe, budget: Budget, *, own_arms: bool = True) -> Plan:
     largest, reserve = _reserved(every, budget, rows, ledger)
     kinds = _within(every, largest, budget, sources)
     return Plan(recipe, rows, sources, tuple(kinds), largest, reserve, ledger)
+
+
+def _trained(every: Sequence[Job], budget: Budget) -> list[Job]:
+    """Kinds of no more networks than trainings are allowed; one network in full precision is always among them."""
+    return [job for job in every if budget.trainings is None or len(job.arm.networks) <= budget.trainings]
 
 
 def _reserved(every: Sequence[Job], budget: Budget, rows: Rows, ledger: Ledger) -> tuple[int, int]:

@@ -122,6 +122,7 @@ NO_METHODS = {
         "fitted_for": "a question",
         "from_dict": "reads what is stored",
         "isotonic_quantiles": "repairs a pooled answer",
+        "apart": "guards a fit",
         "out_of_fold": "judges a fit",
         "sort_quantiles": "repairs a pooled answer",
         "to_dict": "stores a fit",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import nll_loss
 
-from pluria.pool import fit_linear, fit_log_linear, out_of_fold
+from pluria.pool import fit_linear, fit_log_linear, greedy, mean_probability, out_of_fold
 
 
 def labelled(members=3, n=100, c=3):
@@ -38,6 +38,13 @@ def test_it_is_less_flattering_than_the_rows_of_the_fit():
     x, y = labelled(members=10)
     inside = nll_loss(fit_log_linear(x, y, ridge=0.0)(x), y)
     assert inside < nll_loss(out_of_fold(lambda *rows: fit_log_linear(*rows, ridge=0.0), x, y), y)
+
+
+def test_a_fit_that_gives_plain_weights():
+    x, y = labelled()
+    kept = torch.arange(100) % 2 == 1
+    wanted = mean_probability(x[:, ~kept], greedy(x[:, kept], y[kept]))
+    torch.testing.assert_close(out_of_fold(greedy, x, y, folds=2)[~kept], wanted)
 
 
 def test_dense_rows_stay_dense():

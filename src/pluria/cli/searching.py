@@ -27,7 +27,7 @@ def search(
     forwards: Annotated[float | None, typer.Option(help="What the search may spend; 200 by default.")] = None,
     memory_bits: Annotated[float | None, typer.Option(help="Most bits of all members together.")] = None,
     inference_forwards: Annotated[int | None, typer.Option(help="Most members for each example.")] = None,
-    trainings: Annotated[int | None, typer.Option(help="Most networks, each trained by itself, of an ensemble.")] = None,
+    trainings: Annotated[int | None, typer.Option(help="Most separately trained networks of an ensemble.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of drawn members; 0 by default.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for what is found.")] = Path("out/search"),
     change: Change = [],  # noqa: B006

@@ -1,6 +1,7 @@
 """One answer out of many: a pool takes outputs `[K, N, ..., C]` and weights `[K]` or `[K, N]` to `[N, ..., C]`."""
 
 from pluria.core.reduce import mean, median, trimmed
+from pluria.pool.apart import Apart, apart
 from pluria.pool.average import mean_bernoulli, mean_logit, mean_probability
 from pluria.pool.cascade import Cascade, Spent
 from pluria.pool.cascade_fit import fit_cascade
@@ -28,6 +29,7 @@ from pluria.pool.vote import vote
 from pluria.pool.zpe import zpe
 
 __all__ = [
+    "Apart",
     "Cascade",
     "Chain",
     "Conformal",
@@ -45,6 +47,7 @@ __all__ = [
     "Temperature",
     "VarianceScale",
     "VectorScaling",
+    "apart",
     "check_pool",
     "fit_cascade",
     "fit_conformal",

@@ -2,11 +2,11 @@
 
     log p  =  log_softmax( b + d (log p_pooled - b) )        b = log of the base rates
 
-For two classes this is logit p = logit b + d (logit p_pooled - logit b). The median is for crowds with a few wild
-members. Members that know different things are each too
-cautious, and their mean wants d > 1; members cut from one model share what they know, and want d near 1. So the factor
-is fitted, never assumed. With equal base rates it is a temperature of 1 / d on the pooled answer. Sources: Satopää et al.,
-International Journal of Forecasting 2014; Neyman and Roughgarden, EC 2022 (the base).
+For two classes this is logit p = logit b + d (logit p_pooled - logit b). Members that know different things are each
+too cautious, and their mean wants d > 1; members cut from one model share what they know, and want d near 1. So the
+factor is fitted, never assumed. The median is for crowds with a few wild members. With equal base rates this is a
+temperature of 1 / d on the pooled answer. Sources: Satopää et al., International Journal of Forecasting 2014; Neyman
+and Roughgarden, EC 2022 (the base).
 """
 
 import math
@@ -35,8 +35,8 @@ class Extremised:
     """A fitted extremised mean or median: calls map `[K, N, ..., C]` (logits or log-probabilities) to `[N, ..., C]`.
 
     `factor` is d; `base` holds the base rate of each class, None: equal. `clamped` says that the best factor lies
-    beyond 1000. `pool` is what is pushed, `mean_probability` or `median_probability`. It takes any number of members. The fields are plain data: `Extremised(**dataclasses.asdict(pool))` is
-    the same pool, through JSON as well.
+    beyond 1000. `pool` is what is pushed, `mean_probability` or `median_probability`. It takes any number of members.
+    The fields are plain data: `Extremised(**dataclasses.asdict(pool))` is the same pool, through JSON as well.
 
     >>> Extremised(2.0)(torch.tensor([[[0.9, 0.1]], [[0.7, 0.3]]]).log()).exp()  # 0.64 : 0.04
     tensor([[0.9412, 0.0588]])

@@ -8,17 +8,21 @@ and assessment of statistical predictions", JRSS B 1974.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Fit = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
-"""(members' outputs [K, N, ..., C], targets [N, ...]) -> a pool."""
+from pluria.pool.linear import Linear
+
+Fit = Callable[[Tensor, Tensor], Any]
+"""(members' outputs [K, N, ..., C], targets [N, ...]) -> a pool, or weights [K] of one."""
 
 
 def out_of_fold(fit: Fit, log_probs: Tensor, y: Tensor, *, folds: int | Tensor = 5) -> Tensor:
     """Pooled `[N, ..., C]` for members' `log_probs` `[K, N, ..., C]` at targets `y` `[N, ...]`.
 
+    `fit` gives a pool, or weights `[K]` as `greedy` does, for the mean of probabilities.
     `folds` is how many there are (example n falls into fold n modulo that), or the fold of each example, integers
     `[N]`: examples that belong together, such as views of one scene, must share a fold. Raises ValueError for fewer
     than two folds and shapes that do not fit; and what `fit` raises.
@@ -33,5 +37,10 @@ def out_of_fold(fit: Fit, log_probs: Tensor, y: Tensor, *, folds: int | Tensor =
     pooled = torch.empty_like(log_probs[0])
     for name in names:
         out = (own == name).to(log_probs.device)
-        pooled[out] = fit(log_probs[:, ~out], y[~out.to(y.device)])(log_probs[:, out])
+        pooled[out] = pool_of(fit(log_probs[:, ~out], y[~out.to(y.device)]))(log_probs[:, out])
     return pooled
+
+
+def pool_of(fitted: Any) -> Any:
+    """What a fit gives, as something to call: weights `[K]` become those of a linear pool."""
+    return Linear(tuple(fitted.tolist())) if isinstance(fitted, Tensor) else fitted

@@ -30,8 +30,8 @@ class Budget(Strict):
     """What may be spent. `forwards` is for the search itself: one is one member over all calibration rows.
 
     `memory_bits` are of all members together, in the smaller of two packed forms; `inference_forwards` are members that
-    answer an example, on average where a cascade asks them; `trainings` are networks, each of a training of its own, that
-    an ensemble is made of. `seed` is that of every drawn member.
+    answer an example, on average where a cascade asks them; `trainings` are networks, each trained by itself, that an
+    ensemble is made of. `seed` is that of every drawn member.
     """
 
     forwards: float = Field(200, gt=0)

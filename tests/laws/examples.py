@@ -106,6 +106,14 @@ def gram(inputs: Tensor) -> dict[str, Tensor]:
     return {"a.weight": wide.T @ wide + torch.eye(5, dtype=torch.float64)}
 
 
+def one_expert(merge: Callable[..., dict[str, Tensor]], ensemble: Ensemble) -> dict[str, Tensor]:
+    """The members as experts of one group, used by their weights."""
+    experts = {name: torch.stack([member[name] for member in ensemble]) for name in ensemble.families}
+    groups = torch.zeros(len(ensemble), dtype=torch.int64)
+    made = merge(experts, ensemble.weights, groups, hidden={"a.weight": 1, "a.bias": 1})
+    return {name: value[0] for name, value in made.items()}
+
+
 Merge = Callable[[Ensemble, Params], dict[str, Tensor]]
 
 
@@ -154,6 +162,7 @@ MERGES: dict[str, Callable[[Callable[..., Any]], Merge]] = {
     "regmean": lambda f: lambda e, base: leafwise(e, f([gram(p["a.weight"]) for p in e])),
     "regmean_plus": lambda f: lambda e, base: f(e, lambda p, k: gram(list(e)[k]["a.weight"] * p["a.bias"][:5])),
     "adamerging": lambda f: lambda ensemble, base: f(ensemble, slope, base=base, steps=10, rate=0.05),
+    "merge_experts": lambda f: lambda ensemble, base: one_expert(f, ensemble),
     "zipit": lambda f: lambda ensemble, base: f(Hidden(), ensemble, [images(8)[:, 0, 0]], alpha=1.0),
 }
 """How a merge is called: (ensemble, base) -> params. A leafwise method gives a rule, others take the ensemble."""

@@ -85,6 +85,13 @@ NO_METHODS = {
         "train": "the loop itself",
     },
     "merge": {
+        "entropy_weights": "says what members count",
+        "expert_groups": "says which experts are merged",
+        "expert_usage": "a report",
+        "prior_weights": "says what members count",
+        "sentence_scores": "says what members count",
+        "tfidf_scores": "says what members count",
+        "top_k": "says what members count",
         "adapted": "makes members of a base and adapters",
         "add_adapters": "adds what is given",
         "extract_adapter": "takes a base and one fine-tune",

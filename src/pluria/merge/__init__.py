@@ -9,6 +9,7 @@ from pluria.merge.coordinates import combined, fit_coordinates
 from pluria.merge.dare import dare
 from pluria.merge.della import della
 from pluria.merge.evolved import evolved_soup
+from pluria.merge.experts import expert_groups, expert_usage, merge_experts
 from pluria.merge.fisher import fisher
 from pluria.merge.gossip import mix
 from pluria.merge.greedy import greedy_soup, greedy_weights
@@ -34,6 +35,7 @@ from pluria.merge.task import task_arithmetic
 from pluria.merge.ties import ties
 from pluria.merge.variance import corrected_mean
 from pluria.merge.wise import wise_ft
+from pluria.merge.zeroshot import entropy_weights, prior_weights, sentence_scores, tfidf_scores, top_k
 
 __all__ = [
     "BLOCK",
@@ -53,7 +55,10 @@ __all__ = [
     "corrected_mean",
     "dare",
     "della",
+    "entropy_weights",
     "evolved_soup",
+    "expert_groups",
+    "expert_usage",
     "extract_adapter",
     "fisher",
     "fisher_information",
@@ -68,15 +73,18 @@ __all__ = [
     "logit_scales",
     "manifold_mixing",
     "median",
+    "merge_experts",
     "mix",
     "model_stock",
     "objective_of",
+    "prior_weights",
     "pruned_soup",
     "pruned_weights",
     "radin_soup",
     "regmean",
     "regmean_plus",
     "sce",
+    "sentence_scores",
     "slerp",
     "soft_gates",
     "soft_merge",
@@ -84,7 +92,9 @@ __all__ = [
     "sum_adapters",
     "surprise",
     "task_arithmetic",
+    "tfidf_scores",
     "ties",
+    "top_k",
     "trimmed",
     "wise_ft",
 ]

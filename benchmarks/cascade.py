@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rounding import machine
+from benchmarks.sides import Ratio
 
 
 def main(
@@ -37,11 +39,18 @@ def main(
 
     torch.set_num_threads(1)
     held, y = kept(folder, "int-4-gptq-8-views", NETWORKS[:1], 8), targets()
-    found = {"machine": machine(), "rows": [{"task": task, **row} for task in ("nll", "error")
-                                            for row in equal(held, range(8), y, task)]}  # fmt: skip
+    rows = [{"task": task, **row} for task in ("nll", "error") for row in equal(held, range(8), y, task)]
+    ratios = [asdict(_ratio(row)) for row in rows if row.get("cascade") is not None]
+    found = {"machine": machine(), "ratios": ratios, "rows": rows}
     Console().print(table(found["rows"]))
     if out is not None:
         out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _ratio(row: dict[str, Any]) -> Ratio:
+    share = row["cascade"]["forwards"] / row["k"]
+    what = f"ResNet-20: cascade ÷ {row['k']} views of every image, forwards at equal {row['task']}"
+    return Ratio(what, share, share, share)
 
 
 def table(rows: list[dict[str, Any]]) -> Table:

@@ -23,6 +23,7 @@ from torch import nn
 
 import pluria
 from benchmarks.rounding import machine
+from benchmarks.sides import Ratio
 from pluria.core.ensemble import Ensemble
 from pluria.store import save
 from pluria.zoo import network
@@ -97,7 +98,16 @@ def main(
         rows += measure(f"ResNet-{depth}", model, members)
     Console().print(table(rows))
     if keep:
-        out.write_text(json.dumps({"machine": machine(), "rows": [*map(asdict, rows)]}, indent=1) + "\n")
+        ratios = [asdict(ratio_of(row)) for row in rows if row.form != "checkpoint"]
+        content = {"machine": machine(), "ratios": ratios, "rows": [*map(asdict, rows)]}
+        out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def ratio_of(row: Row) -> Ratio:
+    """A file over the float32 checkpoint; two of them have a bar."""
+    bars = {("bit planes", 10): 1.0, ("base and key", 1000): 1.02}
+    what = f"{row.network}: {row.members} {row.format} as {row.form} ÷ float32 checkpoint"
+    return Ratio(what, row.checkpoints, row.checkpoints, row.checkpoints, bars.get((row.form, row.members)))
 
 
 if __name__ == "__main__":

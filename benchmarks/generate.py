@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 import pluria
 from benchmarks.rounding import machine
+from benchmarks.sides import Ratio
 from pluria.language import generate_batch
 
 RESULT = Path(__file__).parent / "results" / "generate.json"
@@ -98,6 +99,11 @@ def _row(way: str, members: int, batch: int, taken: list[float], plain: list[flo
     return Row(way, members, batch, *(round(figure, 3) for figure in figures))
 
 
+def _ratio_of(row: Row) -> Ratio:
+    what = f"Llama, {row.batch} prompts: {row.members} INT-4 members, {row.way} ÷ plain generate, processor time"
+    return Ratio(what, row.ratio, row.lowest, row.highest)
+
+
 def table(rows: list[Row]) -> Table:
     out = Table("prompts", "way", "members", "seconds", "x plain", "lowest", "highest", "x plain for a member")
     for row in rows:
@@ -120,6 +126,7 @@ def main(
     rows = [row for size in batch for row in measure(model, size, members, tokens, rounds)]
     count = sum(value.numel() for value in model.parameters())
     result = {"machine": about, "parameters": count, "format": "int4", "prompt": PROMPT, "tokens": tokens}
+    result |= {"ratios": [asdict(_ratio_of(row)) for row in rows if row.way != "plain"]}
     result |= {"rounds": rounds, "rows": [asdict(row) for row in rows]}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

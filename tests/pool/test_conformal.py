@@ -71,6 +71,8 @@ def test_refusals():
         Conformal((0.05, 0.25, 0.5, 0.75, 0.95), (2.0,))
     with pytest.raises(ValueError, match="pairs around 1/2"):
         fit_conformal(q[:, 1:], y, levels[1:])
+    with pytest.raises(ValueError, match="levels must increase"):  # ends of an interval the wrong way round
+        fit_conformal(q.flip(-1), y, levels.flip(0))
     with pytest.raises(ValueError, match="do not fit"):
         fit_conformal(q, y[1:], levels)
     with pytest.raises(ValueError, match=r"scale must be positive and \[48\]"):

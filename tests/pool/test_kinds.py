@@ -117,6 +117,24 @@ def test_what_a_pool_was_fitted_for_is_checked():
         check_pool(gate, K, 10)
 
 
+def gate(**changed):
+    held = {"matrix": [[0.0, 0.0]] * 4, "bias": [0.0, 0.0], "centre": [0.0] * 4, "scale": [1.0] * 4, "classes": C}
+    return {"gate": {**held, "own": True, **changed}}
+
+
+def mixed(layers):
+    held = {"kind": "coarse", "members": 2, "levels": [0.1, 0.9], "loss": 0.0, "start": 0.0}
+    return {"quantile_weights": {**held, "layers": layers}}
+
+
+def test_chains_within_chains_without_end_are_refused():
+    deep = {"temperature": {"value": 1.0, "clamped": False}}
+    for _ in range(3000):
+        deep = {"chain": {"steps": [deep]}}
+    with pytest.raises(ValueError, match="beyond all measure"):
+        from_dict(deep)
+
+
 def test_what_is_odd_is_refused(monkeypatch):
     fields = to_dict(LogLinear((0.5, 0.5)))["log_linear"]
     for wrong, said in (
@@ -131,6 +149,15 @@ def test_what_is_odd_is_refused(monkeypatch):
         ({"log_linear": {**fields, "exponents": 3}}, "is no log_linear pool"),
         ({"log_linear": {**fields, "exponents": [-1.0]}}, "is no log_linear pool"),
         ({"temperature": {"value": "hot", "clamped": False}}, "is no temperature pool"),
+        ({"conformal": {"levels": [0.1, 0.9], "shifts": [float("nan")]}}, "shifts are finite"),
+        ({"conformal": {"levels": ["a", "b"], "shifts": [1.0]}}, "is no conformal pool"),
+        ({"conformal": {"levels": [0.9, 0.1], "shifts": [1.0]}}, "levels must increase"),
+        (gate(bias=[0.0, float("nan")]), "a gate's bias must hold finite"),
+        (gate(matrix=[[0.0, 0.0]], centre=[0.0], scale=[1.0]), "two rows for each; got 1"),
+        (mixed([]), "end in 2 columns"),
+        (mixed([[[], [0.0, 0.0, 0.0]]]), r"end in 2 columns, one for each weight; got \[3\]"),
+        (mixed([[[[0.0]], [0.0]], [[[0.0, 0.0]] * 2, [0.0, 0.0]]]), "layers follow each other"),
+        (mixed([[[], [0.0, float("inf")]]]), "a layer must hold finite"),
         ({"chain": {"steps": []}}, "needs a step"),
         ({"chain": {"steps": ["no_such_pool"]}}, "'no_such_pool' is no step"),
         ({"chain": {"steps": [3]}}, "one kind with its fields"),

@@ -182,6 +182,12 @@ def test_refusals():
         fit_quantile_weights(outputs, y, LEVELS, kind="rough")
     with pytest.raises(ValueError, match="not 'rough'"):
         QuantileWeights("rough", 1, (0.5,), (), 0.0, 0.0)
+    for levels in (LEVELS.flip(0), 2 * LEVELS):
+        with pytest.raises(ValueError, match=r"levels must increase inside \(0, 1\)"):
+            fit_quantile_weights(outputs, y, levels)
+    for wrong in ({"crossing": -1.0}, {"margin": -0.1}, {"decay": -1.0}, {"steps": -1}, {"batch": 0}):
+        with pytest.raises(ValueError, match="are 0 or more, batch 1 or more"):
+            fit_quantile_weights(outputs, y, LEVELS, **wrong)
     with pytest.raises(ValueError, match="hidden layers need features"):
         fit_quantile_weights(outputs, y, LEVELS, hidden=(4,))
     with pytest.raises(ValueError, match=r"must be \[3, N, ..., 2\]"):

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pluria.core.levels import checked_levels
+
 
 @dataclass(frozen=True)
 class Conformal:
@@ -29,6 +31,9 @@ class Conformal:
         object.__setattr__(self, "shifts", tuple(self.shifts))
         if len(self.shifts) != len(self.levels) // 2:
             raise ValueError(f"{len(self.levels)} levels have {len(self.levels) // 2} shifts, not {len(self.shifts)}")
+        _paired(torch.tensor(self.levels, dtype=torch.float64))
+        if not all(map(math.isfinite, self.shifts)):
+            raise ValueError(f"shifts are finite; got {self.shifts}")
 
     def __call__(self, quantiles: Tensor, scale: Tensor | None = None) -> Tensor:
         """Adjusted quantiles `[..., N, Q]` in their dtype; `scale` `[N]` where the fit had one. Gaps stay gaps."""
@@ -44,7 +49,7 @@ def fit_conformal(quantiles: Tensor, y: Tensor, levels: Tensor, *, scale: Tensor
 
     `scale` `[N]`, positive, divides the scores: give the size of what is forecast where rows differ in size. An
     interval counts the rows where both ends and y are there. Refused with `ValueError`: shapes that do not fit, levels
-    that are not symmetric around 1/2, too few rows for the widest interval (98 % needs 49).
+    that do not increase or are not symmetric around 1/2, too few rows for the widest interval (98 % needs 49).
 
     >>> quantiles = torch.tensor([[1.0, 2.0]]).repeat(3, 1)
     >>> fit_conformal(quantiles, torch.tensor([0.5, 1.5, 4.0]), torch.tensor([0.25, 0.75])).shifts
@@ -53,14 +58,20 @@ def fit_conformal(quantiles: Tensor, y: Tensor, levels: Tensor, *, scale: Tensor
     if quantiles.ndim != 2 or y.shape != quantiles.shape[:1] or levels.shape != quantiles.shape[1:]:
         shapes = f"{list(quantiles.shape)}, {list(y.shape)} and {list(levels.shape)}"
         raise ValueError(f"quantiles [N, Q], y [N] and levels [Q] do not fit: {shapes}")
-    wide = levels.to(torch.float64)
-    if not torch.allclose(wide + wide.flip(0), torch.ones_like(wide), atol=1e-6) or len(wide) < 2:
-        raise ValueError(f"levels must come in pairs around 1/2, not {wide.tolist()}")
+    wide = _paired(levels)
     rows, observed = quantiles.to(torch.float64), y.to(torch.float64)[:, None]
     scores = torch.maximum(rows - observed, observed - rows.flip(-1)) / _sizes(scale, quantiles)
     half = range(len(wide) // 2)
     shifts = tuple(_smallest(scores[:, pair], float(1 - 2 * wide[pair])) for pair in half)
     return Conformal(tuple(wide.tolist()), shifts)
+
+
+def _paired(levels: Tensor) -> Tensor:
+    """Levels in float64 that increase, in pairs around 1/2; ValueError for others."""
+    wide = checked_levels(levels, len(levels))
+    if not torch.allclose(wide + wide.flip(0), torch.ones_like(wide), atol=1e-6) or len(wide) < 2:
+        raise ValueError(f"levels must come in pairs around 1/2, not {wide.tolist()}")
+    return wide
 
 
 def _smallest(scores: Tensor, covered: float) -> float:

@@ -45,7 +45,10 @@ class Gate:
         for name in ("bias", "centre", "scale"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_numbers("a gate's matrix", self.matrix, len(self.bias))
+        check_numbers("a gate's bias", (self.bias,), len(self.bias))
         check_numbers("a gate's centre and scale", (self.centre, self.scale), len(self.matrix))
+        if self.own and len(self.matrix) != 2 * len(self.bias):
+            raise ValueError(f"a gate of {len(self.bias)} members has two rows for each; got {len(self.matrix)}")
         if not self.bias or not all(scale > 0 for scale in self.scale):
             raise ValueError("a gate has a member or more, and scales above zero")
 

@@ -89,7 +89,10 @@ def from_dict(data: Mapping[str, Any]) -> Any:
     if set(given) != wanted or (kind == "chain" and not isinstance(given["steps"], list)):
         raise ValueError(f"a {kind} pool has the fields {sorted(wanted)}, lists where many, not {str(given)[:80]}")
     if kind == "chain":
-        return Chain(tuple(step if isinstance(step, str) else from_dict(step) for step in given["steps"]))
+        try:
+            return Chain(tuple(step if isinstance(step, str) else from_dict(step) for step in given["steps"]))
+        except RecursionError:
+            raise ValueError("chains stand within chains beyond all measure") from None
     try:
         return build(**given)
     except (TypeError, ValueError, AttributeError) as error:

@@ -4,7 +4,7 @@ Logits come from a network of the row's features: pairs of a matrix `[in, out]` 
 global mixture is the network without features. Cells that are missing have no weight; the others are renormalised.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -18,6 +18,13 @@ Layers = tuple[tuple[Tensor, Tensor], ...]
 
 # Logits of other levels where fine weights start: together they have a tenth of the weight with twenty levels.
 _ELSEWHERE = -5.0
+LOGITS: Mapping[Kind, Callable[[int], int]] = {
+    "coarse": lambda size: 1,
+    "medium": lambda size: size,
+    "fine": lambda size: size**2,
+}
+"""How many weights each member has, for so many levels."""
+
 _SUMS = {"coarse": "nk,knq->nq", "medium": "nkq,knq->nq", "fine": "nokq,knq->no"}
 
 
@@ -66,7 +73,7 @@ class Mix:
 
 def begin(kind: Kind, members: int, size: int, inputs: int, hidden: Sequence[int], draws: torch.Generator) -> Mix:
     """The mixture before the fit: equal weights, hidden layers drawn, the last layer zero."""
-    outputs = members * {"coarse": 1, "medium": size, "fine": size * size}[kind]
+    outputs = members * LOGITS[kind](size)
     shapes = list(pairwise([inputs, *hidden, outputs]))
     drawn = [torch.randn(shape, generator=draws, dtype=torch.float64) / max(1, shape[0]) ** 0.5 for shape in shapes]
     drawn[-1] = torch.zeros_like(drawn[-1])

@@ -23,7 +23,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pluria.pool.quantile_mix import Kind, Mix, begin, cells, feature_rows
+from pluria.core.levels import checked_levels
+from pluria.pool.quantile_mix import LOGITS, Kind, Mix, begin, cells, feature_rows
+from pluria.pool.smooth import check_numbers
 
 KINDS = ("coarse", "medium", "fine")
 Rows = tuple[tuple[float, ...], ...]
@@ -50,6 +52,8 @@ class QuantileWeights:
         layers = tuple((tuple(tuple(row) for row in matrix), tuple(bias)) for matrix, bias in self.layers)
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "levels", tuple(self.levels))
+        checked_levels(torch.tensor(self.levels), len(self.levels))
+        _check_layers(layers, self.members * LOGITS[self.kind](len(self.levels)))
 
     def __call__(self, outputs: Tensor, features: Tensor | None = None) -> Tensor:
         """Pooled quantiles in the outputs' dtype; NaN where no member is there. They may cross."""
@@ -91,8 +95,8 @@ def fit_quantile_weights(
     """Fit weights to members' quantiles `[K, N, ..., Q]` at `levels` `[Q]` for y `[N, ...]`; NaN is what is missing.
 
     Give out-of-fold or past forecasts: on rows that a member has seen, the most overfitted member wins. `batch` rows
-    are drawn for each step (None: all). Refused with `ValueError`: shapes that do not fit, an unknown kind, hidden
-    layers without features, no cell that counts.
+    are drawn for each step (None: all). Refused with `ValueError`: shapes that do not fit, levels that do not increase
+    inside (0, 1), an unknown kind, options below zero, hidden layers without features, no cell that counts.
 
     >>> levels = torch.tensor([0.25, 0.75])
     >>> good, bad = torch.tensor([[-0.7, 0.7]]), torch.tensor([[4.0, 5.0]])
@@ -104,10 +108,13 @@ def fit_quantile_weights(
     _check_outputs(outputs, len(outputs), len(levels))
     if kind not in KINDS or (hidden and features is None):
         raise ValueError(f"kind must be one of {[*KINDS]}, and hidden layers need features; not {kind!r}, {hidden}")
+    if min(crossing, margin, decay, steps) < 0 or (batch is not None and batch < 1):
+        given = f"{crossing}, {margin}, {decay}, {steps} and {batch}"
+        raise ValueError(f"crossing, margin, decay and steps are 0 or more, batch 1 or more or None; got {given}")
     if y.shape != outputs.shape[1:-1]:
         raise ValueError(f"outputs [K, N, ..., Q] and y [N, ...] do not fit: {list(outputs.shape)}, {list(y.shape)}")
     (values, there), rows = cells(outputs), feature_rows(features, outputs, y.numel(), None)
-    observed, wide = y.flatten().to(torch.float64), levels.to(torch.float64).to(y.device)
+    observed, wide = y.flatten().to(torch.float64), checked_levels(levels, outputs.shape[-1]).to(y.device)
     apart = _distances(values.masked_fill(there == 0, torch.nan), observed, wide, margin)
     task = _Task(values, there, observed, wide, rows, apart, crossing, decay)
     draws = torch.Generator().manual_seed(seed)
@@ -189,6 +196,15 @@ def _distances(outputs: Tensor, y: Tensor, levels: Tensor, margin: float) -> Ten
     middle = outputs[:, :, int((levels - 0.5).abs().argmin())]
     spread = torch.nanquantile(y - middle.nanmedian(0).values, levels)
     return margin * (spread[None, :] - spread[:, None]).clamp(min=0.0)
+
+
+def _check_layers(layers: tuple[tuple[Rows, tuple[float, ...]], ...], logits: int) -> None:
+    """Raise ValueError unless the layers are finite, follow each other, and end in so many logits."""
+    for matrix, bias in layers:
+        check_numbers("a layer", (*matrix, bias), len(bias))
+    columns = [len(bias) for _, bias in layers]
+    if not layers or columns[-1] != logits or [len(matrix) for matrix, _ in layers[1:]] != columns[:-1]:
+        raise ValueError(f"layers follow each other and end in {logits} columns, one for each weight; got {columns}")
 
 
 def _check_outputs(outputs: Tensor, members: int, size: int) -> None:

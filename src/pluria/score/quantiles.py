@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pluria.core.levels import checked_levels
 from pluria.score.tally import Rows, Score
 
 
@@ -187,9 +188,4 @@ def _fitting(quantiles: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _checked(quantiles: Tensor, y: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     forecasts, observed = _fitting(quantiles, y)
-    shares = levels.to(torch.float64)
-    if shares.shape != forecasts.shape[-1:] or len(shares) == 0:
-        raise ValueError(f"levels must be [{forecasts.shape[-1]}] for these quantiles, not {list(levels.shape)}")
-    if not bool((shares.diff() > 0).all()) or not 0 < float(shares[0]) <= float(shares[-1]) < 1:
-        raise ValueError(f"levels must increase inside (0, 1), not {shares.tolist()}")
-    return forecasts, observed, shares
+    return forecasts, observed, checked_levels(levels, forecasts.shape[-1])

@@ -9,8 +9,9 @@ used again, so memory is threads x (K + 3) pieces, whatever the size of the mode
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -89,7 +90,7 @@ def run(task: Task, leaves: Sequence[Leaf], *, threads: int = 1, chunk: int = CH
     Raises CheckpointError for NaN or Inf, in a member, in the base or in what was merged.
     """
     with _workers(threads) as pool:
-        spread: Mapper = pool.map
+        spread = partial(_spread, pool, 2 * threads)
         whole = [leaf for leaf in leaves if leaf.rule.scope == "model"]
         chunks = dict(_numbered(sorted(whole, key=lambda leaf: leaf.name), chunk))
         found = _measured(task, whole[0].rule, [c for cs in chunks.values() for c in cs], spread) if whole else None
@@ -110,6 +111,19 @@ def run(task: Task, leaves: Sequence[Leaf], *, threads: int = 1, chunk: int = CH
                 each = list(group)
                 for leaf, _ in zip(each, pool.map(lambda one: merge(one, map), each), strict=True):
                     task.done(leaf.name)
+
+
+def _spread(
+    pool: ThreadPoolExecutor, ahead: int, function: Callable[[Sequence[Span]], Any], chunks: Chunks
+) -> Iterator[Any]:
+    """Results in order; no more than `ahead` of them wait for their turn, or their memory would grow with a tensor."""
+    waiting: deque[Future[Any]] = deque()
+    for chunk in chunks:
+        waiting.append(pool.submit(function, chunk))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 @contextmanager

@@ -83,6 +83,8 @@ def test_a_ledger_never_goes_beyond_its_limit() -> None:
     [
         ({"search": {"forward": 3}}, "unknown key search.forward; did you mean 'forwards'"),
         ({"search": {"forwards": 0}}, r"search.forwards: .* greater than 0 \(got 0\)"),
+        ({"search": {"forwards": float("inf")}}, r"search.forwards: .* finite number \(got inf\)"),
+        ({"search": {"memory_bits": float("inf")}}, r"search.memory_bits: .* finite number"),
         ({"search": {"trainings": 0}}, r"search.trainings: .* greater than or equal to 1 \(got 0\)"),
         ({"search": {"pools": ["mean"]}}, "search.pools: no pool 'mean'"),
         ({"search": 3}, "search: wanted a mapping"),

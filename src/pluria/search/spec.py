@@ -34,8 +34,8 @@ class Budget(Strict):
     ensemble is made of. `seed` is that of every drawn member.
     """
 
-    forwards: float = Field(200, gt=0)
-    memory_bits: float | None = Field(None, gt=0)
+    forwards: float = Field(200, gt=0, allow_inf_nan=False)
+    memory_bits: float | None = Field(None, gt=0, allow_inf_nan=False)
     inference_forwards: int | None = Field(None, ge=1)
     trainings: int | None = Field(None, ge=1)
     pools: tuple[str, ...] = Field(TAKEN, min_length=1)

@@ -1,17 +1,19 @@
 """Pools of quantile regressions on a small regression set: the strength of concrete.
 
-    python experiments/quantiles/concrete.py [--data data/uci/concrete] [--splits 5]
+    python experiments/quantiles/concrete.py [--data data/uci/concrete] [--splits 5] [--out concrete.json]
 
 Four quantile regressions answer every training row out of fold. Two thirds of these answers fit the weights, one third
 the conformal shifts; the models fitted to all training rows answer the test rows, which give the figures. Needs
-scikit-learn. Prints the table of README.md.
+scikit-learn. Writes what it found, and prints the table of README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import QuantileRegressor
 from sklearn.model_selection import KFold
 from sklearn.neighbors import NearestNeighbors
+from tables import concrete, setting
 from torch import Tensor
 
 from pluria.pool import (
@@ -108,26 +111,37 @@ def split(x: Array, y: Array, test: Array) -> tuple[dict[str, Tensor], Tensor]:
     return pools, torch.from_numpy(y[~train])
 
 
+def judged(pools: dict[str, Tensor], y: Tensor) -> dict[str, Any]:
+    """Figures of every pool; the interval is that of the difference from the mean."""
+    levels = torch.tensor(LEVELS, dtype=torch.float64)
+    plain, found = weighted_interval_score(pools["mean"], y, levels).total, {}
+    for name, quantiles in pools.items():
+        total, covered = weighted_interval_score(quantiles, y, levels).total, coverage(quantiles, y)
+        gap = paired_bootstrap(total, plain, seed=0)
+        found[name] = {
+            "wis": total.mean().item(),
+            "difference": [gap.estimate, gap.low, gap.high],
+            "covered": covered.tolist(),
+            "crossing": crossing_share(quantiles).item(),
+        }
+    return found
+
+
 def main() -> None:
-    """Fit, judge, print."""
+    """Fit, judge, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=Path("data/uci/concrete"))
     parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     rows, masks = (np.loadtxt(options.data / f"{name}.csv.gz", delimiter=",") for name in ("data", "test_mask"))
     done = [split(rows[:, :-1], rows[:, -1], masks[:, i]) for i in range(options.splits)]
-    y, levels = torch.cat([observed for _, observed in done]), torch.tensor(LEVELS, dtype=torch.float64)
+    y = torch.cat([observed for _, observed in done])
     pools = {name: torch.cat([found[name] for found, _ in done]) for name in done[0][0]}
-    plain = weighted_interval_score(pools["mean"], y, levels).total
-    print(f"{len(y)} test rows of {options.splits} splits", end="\n\n")
-    print("| pool | WIS | against the mean | interval | cover 50 % | 90 % | cross |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for name, quantiles in pools.items():
-        total = weighted_interval_score(quantiles, y, levels).total
-        gap = paired_bootstrap(total, plain, seed=0)
-        against = "– | –" if name == "mean" else f"{gap.estimate:+.3f} | [{gap.low:+.3f}, {gap.high:+.3f}]"
-        covered, crossed = coverage(quantiles, y), crossing_share(quantiles).item()
-        print(f"| {name} | {total.mean():.3f} | {against} | {covered[2]:.0%} | {covered[0]:.0%} | {crossed:.1%} |")
+    about = {**setting(), "seeds": [0], "splits": options.splits, "rows": len(y)}
+    found = {"about": about, "pools": judged(pools, y)}
+    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(concrete(found))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
 """Pools of real quantile forecasts: hospital admissions with influenza in the United States, season 2023-24.
 
-    python experiments/quantiles/flusight.py [--data data/flusight/flusight_2023-24.npz] [--draws 2000]
+    python experiments/quantiles/flusight.py [--data data/flusight/flusight_2023-24.npz] [--draws 2000] [--out FILE]
 
 The first dates fit the weights, the next ones choose their decay and fit the conformal shifts, the last ones give the
-figures. A forecast takes part in a fit only if what it forecasts was observed before the next part begins. Prints the
-table of README.md.
+figures. A forecast takes part in a fit only if what it forecasts was observed before the next part begins. Writes what
+it found, and prints the table of README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from tables import flusight, setting
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -179,34 +182,45 @@ def difference(first: Tensor, second: Tensor, date: Tensor, draws: int) -> tuple
     return low, high
 
 
+def judged(data: Forecasts, pools: dict[str, Tensor], rows: Tensor, draws: int) -> dict[str, Any]:
+    """Figures of every pool on some rows; the interval is that of the difference from the median."""
+    y, date, found = data.y[rows], data.date[rows] - JUDGES, {}
+    plain = weighted_interval_score(pools["median"][rows], y, data.levels).total
+    for name, quantiles in pools.items():
+        score, covered = weighted_interval_score(quantiles[rows], y, data.levels), coverage(quantiles[rows], y)
+        low, high = difference(score.total, plain, date, draws)
+        found[name] = {
+            "wis": score.total.mean().item(),
+            "difference": [(score.total - plain).mean().item(), low, high],
+            "parts": [part.mean().item() for part in (score.dispersion, score.under, score.over)],
+            "covered": covered.tolist(),
+            "crossing": crossing_share(quantiles[rows]).item(),
+        }
+    return found
+
+
 def main() -> None:
-    """Fit, judge, print."""
+    """Fit, judge, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=Path("data/flusight/flusight_2023-24.npz"))
     parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     data = read(options.data)
     check(data)
     outputs = members(data)
     pools = dict(arms(data, outputs))
-    judged = (data.date >= JUDGES) & ~data.y.isnan() & ~torch.stack([*pools.values()]).isnan().any(0).any(-1)
-    date = data.date[judged] - JUDGES
-    print(f"\n{int(judged.sum())} rows of {int(date.max()) + 1} dates that every arm forecasts", end="\n\n")
-    scores = {n: weighted_interval_score(q[judged], data.y[judged], data.levels) for n, q in pools.items()}
-    plain = pinball(pools["median"][judged], data.y[judged], data.levels).mean(-1) * 2
-    print("| pool | WIS | against the median | interval | dispersion | under | over | cover 50 % | 95 % | cross |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for name, score in scores.items():
-        low, high = difference(score.total, plain, date, options.draws)
-        means = [part.mean().item() for part in (score.total, score.total - plain)]
-        parts = [part.mean().item() for part in (score.dispersion, score.under, score.over)]
-        covered = coverage(pools[name][judged], data.y[judged])
-        crossed = crossing_share(pools[name][judged]).item()
-        # Levels .01 .025 .05 .1 .15 .2 .25: the second pair covers 95 %, the seventh 50 %.
-        gap = "– | –" if name == "median" else f"{means[1]:+.2f} | [{low:+.2f}, {high:+.2f}]"
-        print(f"| {name} | {means[0]:.2f} | {gap} | "
-              + " | ".join(f"{part:.1f}" for part in parts)
-              + f" | {covered[6]:.0%} | {covered[1]:.0%} | {crossed:.1%} |")  # fmt: skip
+    rows = (data.date >= JUDGES) & ~data.y.isnan() & ~torch.stack([*pools.values()]).isnan().any(0).any(-1)
+    about = {
+        **setting(),
+        "seeds": [0],
+        "members": len(outputs),
+        "rows": int(rows.sum()),
+        "dates": int(data.date.max()) + 1 - JUDGES,
+    }
+    found = {"about": about, "pools": judged(data, pools, rows, options.draws)}
+    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(flusight(found))
 
 
 if __name__ == "__main__":

@@ -126,12 +126,21 @@ def generation(found: Case, made: Ensemble, choice: Choice, clock: str) -> list[
 
 
 def measure(
-    name: str, found: Case, made: Ensemble, choice: Choice, repeats: int, side: bool, other: Other | None, clock: str
+    name: str,
+    found: Case,
+    made: Ensemble,
+    choice: Choice,
+    repeats: int,
+    side: bool,
+    other: Other | None,
+    clock: str,
+    apart: bool,
 ) -> list[Ratio]:
     """Ratios of one number of members."""
-    several, k = copies(found, made), len(made)
+    several, k = copies(found, made) if side or apart else [], len(made)
     ways: dict[str, Callable[[], object]] = {"one pass": one_pass(found), "pluria": ours(found, made, choice)}
-    ways["deep copies"] = in_a_loop(found, several)
+    if apart:
+        ways["deep copies"] = in_a_loop(found, several)
     if side:
         ways["stack and vmap"] = stacked(found, several)
         try:
@@ -155,6 +164,7 @@ def main(
     repeats: Annotated[int, typer.Option(help="Rounds.")] = 3,
     format: Annotated[str, typer.Option(help="Number system.")] = "int4",
     side: Annotated[bool, typer.Option("--vmap/--no-vmap", help="Time stacked members too.")] = True,
+    apart: Annotated[bool, typer.Option("--copies/--no-copies", help="Time deep copies too.")] = True,
     uncertainty: Annotated[str, typer.Option(help="A Python that has torch-uncertainty.")] = "",
     backend_name: Annotated[str, typer.Option("--backend", help="A back end in place of the one that is chosen.")] = "",
     clock: Annotated[str, typer.Option(help="wall, or cpu: of one thread, on a machine that others use too.")] = "wall",
@@ -175,7 +185,7 @@ def main(
             other = Other(uncertainty, name, len(found.batches[0]) * len(found.batches), k, clock)
         if other is not None:
             print(f"torch-uncertainty: {other.said}")
-        ratios += measure(name, found, most.first(k), choice, repeats, side, other, clock)
+        ratios += measure(name, found, most.first(k), choice, repeats, side, other, clock, apart)
         if other is not None:
             other.process.kill()
     keep(out or f"prediction-{name}", ratios, clock=clock, case=found.what, choice=str(choice).splitlines())

@@ -22,9 +22,10 @@ from pluria.core.errors import CheckpointError, PluriaError
 from pluria.core.weights import checked_weights
 from pluria.merge.engine import Leaf, Task, run
 from pluria.merge.leaves import Counters, leaves_of, whole_numbers
-from pluria.merge.rule import Rule
+from pluria.merge.rule import Rule, Rules
 from pluria.recipe.catalogue import methods
 from pluria.recipe.merging.cost import Cost, cost_of
+from pluria.recipe.merging.statistics import hashes as hashes_of
 from pluria.recipe.merging.target import Layout, layout_of, write_beside
 from pluria.recipe.schema import nearest_name
 from pluria.store.receiving import Receiver, receiving
@@ -108,13 +109,16 @@ def _leaves(merge: Merge, members: Sequence[Streamed], base: Streamed | None) ->
         raise ValueError("nothing to merge; give one model or more")
     names = list(members[0].outline)
     settings = merge.varying(names) if merge.varying else lambda name: (merge.weights, merge.options)
-    made: dict[str, Rule] = {}
+    made: dict[str, Rules] = {}
 
     def rule(name: str) -> Rule:
         # Statistics over the whole model need one rule for all tensors.
         options = settings(name)[1]
         known = json.dumps(options, sort_keys=True, default=str)
-        return made.setdefault(known, rule_of(merge.method, options, merge.seed))
+        if known not in made:
+            made[known] = rule_of(merge.method, options, merge.seed)
+        own = made[known]
+        return own if isinstance(own, Rule) else own(name)
 
     def weights(name: str) -> Tensor:
         return _normalised(settings(name)[0], len(members))
@@ -126,8 +130,11 @@ def _leaves(merge: Merge, members: Sequence[Streamed], base: Streamed | None) ->
     return [leaf for leaf in leaves if leaf.name not in tied]
 
 
-def rule_of(method: str, options: Mapping[str, Any], seed: int = 0) -> Rule:
-    """The rule of a leafwise method of the catalogue; PluriaError for another one, or options that it does not have."""
+def rule_of(method: str, options: Mapping[str, Any], seed: int = 0) -> Rules:
+    """The rule of a leafwise method of the catalogue, or that of each tensor by its name.
+
+    Raises PluriaError for another method, and for options that it does not have, or has no default for.
+    """
     rows = {row.name: row for row in methods("merge") if row.maker}
     if method not in rows:
         raise PluriaError(f"no method {method!r} merges files{nearest_name(method, sorted(rows))}")
@@ -136,9 +143,12 @@ def rule_of(method: str, options: Mapping[str, Any], seed: int = 0) -> Rule:
         there = nearest_name(unknown[0], sorted(known)) if known else "; it has none"
         raise PluriaError(f"{method} has no option {unknown[0]!r}{there}")
     make = rows[method].make
+    needed = [name for name, each in known.items() if each.default is each.empty and name not in options]
+    if needed:
+        raise PluriaError(f"{method} needs the option {needed[0]!r}")
     seeded = {"key": seed} if "key" in inspect.signature(make).parameters else {}
-    made = make(**options, **seeded)
-    if not isinstance(made, Rule):
+    made: Rules = make(**options, **seeded)
+    if not (isinstance(made, Rule) or callable(made)):
         raise TypeError(f"{method}: a leafwise method gives a Rule; got {type(made).__name__}")
     return made
 
@@ -246,6 +256,7 @@ def manifest(merge: Merge, sources: Sequence[Streamed], hashes: Mapping[Path, st
         "format": 1,
         "method": merge.method,
         **settings,
+        **hashes_of(merge.options),
         "seed": merge.seed,
         "dtype": merge.dtype,
         "counters": merge.counters,

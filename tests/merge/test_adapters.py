@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pluria.core.adapter import LowRank
 from pluria.core.ensemble import stack
+from pluria.core.errors import CheckpointError
 from pluria.core.params import params_of
 from pluria.merge import adapted, add_adapters, extract_adapter, leafwise, linear, sum_adapters, ties
 from pluria.predict import predict
@@ -129,6 +130,10 @@ def test_mistakes_say_what_to_do() -> None:
         add_adapters(base, [{"w": part(1, 0)}], [1.0, 1.0])
     with pytest.raises(ValueError, match="of different shapes"):
         sum_adapters([{"w": part(1, 0)}, {"w": part(1, 0, columns=4)}])
+    with pytest.raises(ValueError, match="the base has no v; it has w"):
+        extract_adapter(base, base, rank=1, names=["v"])
+    with pytest.raises(CheckpointError, match=r"the fine-tune does not fit the network: 1 missing \(w\)"):
+        extract_adapter(base, {"v": base["w"]}, rank=1)
     with pytest.raises(ValueError, match="a rank is one or more; got 0"):
         sum_adapters([{"w": part(1, 0)}], rank=0)
     with pytest.raises(ValueError, match=r"\[out, r\] and \[r, in\] with one r; got \[7, 2\] and \[3, 5\]"):

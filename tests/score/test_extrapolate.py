@@ -71,3 +71,11 @@ def test_factors_are_never_negative_and_mistakes_are_refused() -> None:
         fit_power_law(sizes - 1, sizes)
     with pytest.raises(ValueError, match="four of them or more; got 3"):
         extrapolate(*logits(3, 9))
+    outputs, targets = logits(4, 9)
+    for wrong, said in (
+        (targets[:3], "do not fit"),
+        (targets + 100, "is no class"),
+        (0 * targets - 100, "ignored"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            extrapolate(outputs, wrong)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pluria.score.bootstrap import Interval
+from pluria.score.rows import IGNORED, check_targets
 
 LARGEST = 4.0
 """Exponents are looked for in (0, LARGEST]."""
@@ -80,11 +81,18 @@ def extrapolate(
 ) -> Extrapolation:
     """The law of the NLL of averaged probabilities over logits `[K, N, C]`, from random subsets of each size below K.
 
-    The interval is over rows. Raises ValueError for fewer than four members.
+    The interval is over rows. Raises ValueError for fewer than four members, shapes that do not fit, targets that are
+    no class or ignored, and losses that are not finite.
     """
     if len(outputs) < 4:
         raise ValueError(f"a law of the number of members needs four of them or more; got {len(outputs)}")
-    rows = _losses(outputs, targets, subsets, seed)
+    if outputs.ndim != 3 or outputs.shape[1:2] != targets.shape:
+        shapes = f"{list(outputs.shape)} and {list(targets.shape)}"
+        raise ValueError(f"outputs [K, N, C] and targets [N] do not fit: {shapes}; see flatten")
+    check_targets(targets, outputs.shape[-1])
+    if bool((targets.long() == IGNORED).any()):
+        raise ValueError("drop ignored targets and their rows first, with flatten")
+    rows = _losses(outputs, targets.long(), subsets, seed)
     sizes = torch.arange(1, len(outputs) + 1)
     law = fit_power_law(sizes, rows.mean(1))
     generator = torch.Generator().manual_seed(seed)

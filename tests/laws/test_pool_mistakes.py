@@ -92,7 +92,7 @@ def test_a_fit_on_a_class_that_nobody_holds_possible(method: Method) -> None:
     pooled = fitted(method, barred[:, kept], y[kept])(barred)
     assert bool((pooled[:, 1] == -math.inf).all())
     assert bool(pooled[:, [0, 2, 3]].isfinite().all())
-    with pytest.raises(ValueError, match="impossible"):
+    with pytest.raises(ValueError, match=r"impossible|probability zero"):
         fitted(method, barred, y)
 
 
@@ -106,5 +106,5 @@ def test_members_that_are_equal_and_members_that_are_one(method: Method) -> None
 @labels
 def test_few_rows_are_refused(method: Method) -> None:
     x, y = labelled()
-    with pytest.raises(ValueError, match="20 labelled rows"):
+    with pytest.raises(ValueError, match=r"20 (labelled )?rows"):
         fitted(method, x[:, :19], y[:19])

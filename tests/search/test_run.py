@@ -138,7 +138,9 @@ def test_the_winners_members_are_kept(done: tuple[Path, Found]) -> None:
     loaded = load_all(out / "winner.pluria")
     (ensemble,) = loaded.ensembles.values()
     assert len(ensemble) == found["winner"]["arm"]["members"]
-    assert ensemble.bits().file >= found["winner"]["bits"]
+    bits = ensemble.bits()
+    assert found["winner"]["bits"] == min(bits.members, bits.planes)
+    assert bits.file <= bits.members
     if not found["winner"]["temperature"] or found["winner"]["pool"] == "vote":
         assert loaded.about["pool"] == "mean_probability"
         return

@@ -52,7 +52,7 @@ def keep_winner(recipe: Recipe, fitted: Answer | None, job: Job, sources: Source
 
 
 def smaller(ensemble: Ensemble) -> Ensemble:
-    """The members as codes or as bit planes, whichever file is smaller; as they are where neither serves."""
+    """The members as they were drawn, as codes, or as bit planes, whichever file is the smallest."""
     forms = [ensemble]
     for form in ("members", "planes"):
         try:

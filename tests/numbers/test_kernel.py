@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 import numba
@@ -137,14 +138,15 @@ def test_threads_share_a_tensor_without_a_seam(
 
 
 def test_work_is_shared_by_as_many_threads_as_torch_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    pools, calls = [], []
+    asked, calls = [], []
 
-    class Pool(kernel.ThreadPoolExecutor):
-        def __init__(self, threads: int) -> None:
-            pools.append(threads)
-            super().__init__(threads)
+    class Pool:
+        def submit(self, work: Callable[[], None]) -> Future[None]:
+            asked.append(work)
+            return held.submit(work)
 
-    monkeypatch.setattr(kernel, "ThreadPoolExecutor", Pool)
+    held = ThreadPoolExecutor(2)
+    monkeypatch.setattr(kernel, "_pool", lambda process: Pool())
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     for count in (1, kernel.SHARE, kernel.SHARE + 1, 100 * kernel.SHARE + 5):
         calls.clear()
@@ -153,7 +155,9 @@ def test_work_is_shared_by_as_many_threads_as_torch_has(monkeypatch: pytest.Monk
         assert [start for start, _ in calls] == [0, *(stop for _, stop in calls[:-1])]
         assert calls[-1][1] == count
         assert all(start % 1024 == 0 for start, _ in calls)
-    assert pools == [2, 3]
+    held.shutdown()
+    # The calling thread is one of two, and of three.
+    assert len(asked) == 1 + 2
     assert len(calls) == 12
 
 

@@ -6,6 +6,7 @@ and dtypes, non-contiguous tensors, no Numba) takes the reference. The loops are
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -149,12 +150,29 @@ def _rule(grid: Grid, loops: ModuleType) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def share(work: Callable[[int, int], None], count: int, block: int) -> None:
-    """Run work(start, stop) over 0..count in whole blocks, four pieces per thread so that a busy core does less."""
+    """Run work(start, stop) over 0..count in whole blocks, four pieces per thread so that a busy core does less.
+
+    The calling thread works too: torch's own threads keep cores busy for a while after their work, and one that only
+    waited would leave its core to them.
+    """
     threads = min(torch.get_num_threads(), -(-count // SHARE))
     if threads <= 1:
         work(0, count)
         return
     piece = -(-max(SHARE, -(-count // (4 * threads))) // block) * block
-    starts = range(0, count, piece)
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, starts, [min(start + piece, count) for start in starts]))
+    starts = iter(range(0, count, piece))
+
+    def some() -> None:
+        for start in starts:  # each piece goes to the thread that asks first
+            work(start, min(start + piece, count))
+
+    others = [_pool(os.getpid()).submit(some) for _ in range(threads - 1)]
+    some()
+    for other in others:
+        other.result()
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Threads that wait for work, since starting one takes as long as rounding a layer; a fork gets its own."""
+    return ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="pluria-rounding")

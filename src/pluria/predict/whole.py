@@ -22,7 +22,6 @@ from pluria.core.family import Family, Joined
 from pluria.core.rounded import Rounded
 from pluria.numbers.format import Integer
 from pluria.numbers.grid import Grid
-from pluria.numbers.kernel import share
 from pluria.predict.scaled import Scaled
 
 CHUNK = 512
@@ -55,10 +54,11 @@ class Whole(Scaled):
     def _product(self, x: Tensor, out: Tensor) -> None:
         whole, steps = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(x))
         q, s = whole.numpy(), steps.numpy()
-        _by_rows(lambda a, b: self.loops.quantise(q, s, _halves(x), a, b), x)
+        # In this thread alone: a chunk is too small to wake another for.
+        self.loops.quantise(q, s, _halves(x), 0, len(x))
         sums = torch._int_mm(whole, self.layer.weight.t()).numpy()
         scale, shift, halves = self.scale.numpy(), self.shift.numpy(), _halves(out)
-        _by_rows(lambda a, b: self.loops.spread_sums(halves, sums, s, scale, shift, a, b), out)
+        self.loops.spread_sums(halves, sums, s, scale, shift, 0, len(x))
 
 
 def whole(layer: nn.Module, family: Family) -> Scaled:
@@ -77,8 +77,3 @@ def serves(layer: nn.Module, family: Family) -> bool:
 
 def _halves(x: Tensor) -> Any:
     return x.view(torch.int16).numpy().view(np.uint16)
-
-
-def _by_rows(work: Callable[[int, int], None], x: Tensor) -> None:
-    width = x.shape[1]
-    share(lambda start, stop: work(start // width, -(-stop // width)), x.numel(), width)

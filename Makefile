@@ -34,6 +34,7 @@ docs: $(VENV)/.docs
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.rounding
 	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --out bars-resnet20
+	$(BIN)/python -m benchmarks.prediction bert --rows 96 --members 8 --no-vmap --no-copies --backend int8 --out bars-bert-int8
 	$(BIN)/python -m benchmarks.prediction resnet20
 	$(BIN)/python -m benchmarks.prediction bert
 	$(BIN)/python -m benchmarks.prediction bert --members 8 --no-vmap --backend int8 --out bars-bert-int8

@@ -162,7 +162,7 @@ def masked(data: Split) -> Rung:
 
 
 def late(data: Split, share: float, sigma: float) -> Rung:
-    """The average of late-phase norms and last layers from `share` of the run on: five members, a fifth of its data each."""
+    """The average of late-phase norms and last layers from `share` of the run on; five members share its data."""
     model = start(data)
     if share:
         run(model, data, epochs=share * EPOCHS, cycle=Cycle(EPOCHS * data.steps))

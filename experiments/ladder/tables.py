@@ -54,11 +54,10 @@ def ladder(rungs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     for name, seeds in rungs.items():
         rows = list(seeds.values())
         many = {key: [row[key] for row in rows] for key in rows[0]}
-        lines.append(
-            f"| {name} | {many['runs'][0]:.3g} | {many['forwards'][0]:.0f} | "
-            f"{spread(many['error'], 2, percent=True)} | {spread(many['nll'], 3)} | {spread(many['nll_after'], 3)} | {fmean(many['ece']):.3f} | "
-            f"{fmean(many['member_error']):.2%} | {fmean(many['ambiguity']):.4f} | {fmean(many['disagreement']):.3f} |"
-        )
+        cells = [f"{many['runs'][0]:.3g}", f"{many['forwards'][0]:.0f}", spread(many["error"], 2, percent=True)]
+        cells += [spread(many["nll"], 3), spread(many["nll_after"], 3), f"{fmean(many['ece']):.3f}"]
+        cells += [f"{fmean(many['member_error']):.2%}", f"{fmean(many['ambiguity']):.4f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} | {fmean(many['disagreement']):.3f} |")
     return "\n".join(lines)
 
 

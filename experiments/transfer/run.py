@@ -37,7 +37,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def rows(seed: int) -> tuple[Batch, Batch, Batch, Batch]:
-    """Digits 0-4 to pre-train; of 5-9, numbered anew: 60 to fine-tune, half of the rest to calibrate, half for figures."""
+    """Digits 0-4 to pre-train; of 5-9 60 to fine-tune, half of the rest to calibrate, half for figures."""
     data = read("digits", split="all")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     x, y = data.normalise(data.inputs)[order].flatten(1), data.targets[order]

@@ -1,0 +1,189 @@
+"""What is reliably true of training methods on small tasks, over paired seeds; the experiments have the figures.
+
+Nothing is asserted that seeds do not carry: averages of SWAG, anti-random masks, EnsLoss and late phases are parity.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pluria.score import extrapolate
+from pluria.train import SGLD, Cycle, OwnPart, Population, diversity_loss
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+pytestmark = pytest.mark.study
+
+
+def imported(experiment: str, *names: str) -> list[ModuleType]:
+    """Modules of an experiment's folder, as its scripts import them."""
+    folder = str(EXPERIMENTS / experiment)
+    sys.path.insert(0, folder)
+    try:
+        for name in names:
+            sys.modules.pop(name, None)
+        return [importlib.import_module(name) for name in names]
+    finally:
+        sys.path.remove(folder)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def lower(gaps: list[float], *, by: float = 0.0) -> bool:
+    """Whether paired differences are below `-by` in the mean by three standard errors."""
+    values = torch.tensor(gaps, dtype=torch.float64)
+    return float(values.mean() + 3 * values.std() / len(values) ** 0.5) < -by
+
+
+def test_a_difference_that_is_chance_is_not_lower() -> None:
+    assert lower([-1.0, -1.1, -0.9, -1.0])
+    assert not lower([-1.0, 1.1, -0.9, 1.0])
+
+
+def test_cycles_leave_the_start_and_soups_need_one_basin() -> None:
+    (transfer,) = imported("transfer", "run")
+    seeds: list[dict[str, Any]] = [transfer.one(seed) for seed in range(12)]
+
+    def gaps(one: str, other: str, what: str, key: str = "nll_after") -> list[float]:
+        return [s[one][what][key] - s[other][what][key] for s in seeds]
+
+    assert lower(gaps("SSE, rate × 4", "local", "ensemble"))
+    assert lower(gaps("StarSSE, rate × 4", "local", "ensemble"))
+    assert lower(gaps("local", "local, other heads", "soup"))
+    assert fmean(s["global"]["soup"]["error"] for s in seeds) > 0.15
+
+
+def test_a_bend_goes_around_the_barrier_and_statistics_must_follow() -> None:
+    imported("ladder", "setting")
+    (paths,) = imported("mode-connectivity", "run")
+    for seed in range(3):
+        found = paths.one(seed)
+        heights = {
+            shape: paths.barrier(torch.tensor(found[shape]["train_nll"], dtype=torch.float64)) for shape in found
+        }
+        assert heights["bezier"] < 0.1 * heights["line"]
+        assert max(found["line"]["test_error"]) > 1.5 * max(found["bezier"]["test_error"])
+        assert max(found["bezier"]["stale_error"]) > 2 * max(found["bezier"]["test_error"])
+
+
+def test_the_ladder_where_seeds_carry_it() -> None:
+    setting, methods = imported("ladder", "setting", "methods")
+    (run,) = imported("ladder", "run")
+    names = {
+        "single", "deep ensemble × 4", "subnetworks × 4", "MC dropout × 20", "late phase × 5 averaged",
+        "late phase × 5 averaged, from the start",
+    }  # fmt: skip
+    splits = [setting.split(seed) for seed in range(8)]
+    rows = {name: [run.measure(methods.LADDER[name](data), data)["nll"] for data in splits] for name in names}
+
+    def gaps(one: str, other: str) -> list[float]:
+        return [a - b for a, b in zip(rows[one], rows[other], strict=True)]
+
+    assert lower(gaps("deep ensemble × 4", "single"))
+    assert lower(gaps("subnetworks × 4", "MC dropout × 20"))
+    assert fmean(gaps("late phase × 5 averaged, from the start", "single")) > 0
+    assert abs(fmean(gaps("late phase × 5 averaged", "single"))) < 0.01
+
+
+def together(width: int, gamma: float, seed: int) -> tuple[float, float]:
+    """NLL and error of four small networks trained on the diversity objective, without norms."""
+    (setting,) = imported("ladder", "setting")
+    data = setting.split(seed)
+    starts = [dict(setting.network(10 * seed + m, width=width, norm=False).named_parameters()) for m in range(4)]
+    parts = {n: OwnPart(starts[0][n], 4, torch.stack([s[n] for s in starts])) for n in starts[0]}
+    population = Population(setting.network(0, width=width, norm=False), members=4, parts=parts)
+    stepper = torch.optim.SGD([p for p in population.parameters() if p.requires_grad], 0.1, momentum=0.9)
+    for number in range(60):
+        for x, y in data.epoch(number):
+            stepper.zero_grad()
+            torch.autograd.backward(diversity_loss(population(x), y, gamma=gamma))
+            stepper.step()
+    x, y = data.figures
+    with torch.no_grad():
+        mean = population(x).softmax(-1).mean(0)
+    return float(F.nll_loss(mean.log(), y)), float((mean.argmax(-1) != y).float().mean())
+
+
+def test_diversity_helps_small_members_and_hurts_large_ones() -> None:
+    seeds = range(8)
+    small = {gamma: [together(4, gamma, seed) for seed in seeds] for gamma in (-1.0, 0.0, 0.5)}
+    large = {gamma: [together(128, gamma, seed) for seed in seeds] for gamma in (-1.0, 0.0, 1.0)}
+    nll = {name: [row[0] for row in rows] for name, rows in small.items()}
+    assert fmean(nll[-1.0]) - fmean(nll[0.0]) > 0.05
+    assert fmean(row[1] for row in small[0.5]) < fmean(row[1] for row in small[0.0])
+    wide = {name: [row[0] for row in rows] for name, rows in large.items()}
+    assert abs(fmean(wide[-1.0]) - fmean(wide[0.0])) < 0.002
+    assert fmean(wide[1.0]) - fmean(wide[0.0]) > 0.01
+
+
+class Grid(nn.Module):
+    """Minus the log density of 25 Gaussians, two apart, of variance 0.03, under noisy gradients."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        ticks = torch.arange(-4.0, 5.0, 2.0)
+        self.centres = torch.cartesian_prod(ticks, ticks)
+        self.at = nn.Parameter(torch.zeros(2))
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def pull(self) -> Tensor:
+        """The gradient, and noise of unit variance."""
+        apart = self.centres - self.at.detach()
+        shares = (-apart.square().sum(1) / 0.06).softmax(0)
+        return -(shares[:, None] * apart).sum(0) / 0.03 + torch.randn(2, generator=self.generator)
+
+    def nearest(self) -> int:
+        apart = (self.centres - self.at.detach()).square().sum(1)
+        return int(apart.argmin()) if float(apart.min()) < 0.25 else -1
+
+
+def visited(seed: int, rate: float, cycles: int | None, steps: int = 50_000) -> int:
+    """How many modes a chain comes near, by cosine cycles, or under a decaying rate."""
+    grid, seen = Grid(seed), set[int]()
+    sampler = SGLD([grid.at], rate, data_size=1, key=seed)
+    cycle = Cycle(steps // cycles) if cycles else None
+    for step in range(steps):
+        share = cycle.share(step) if cycle else (1 + step) ** -0.55
+        sampler.param_groups[0]["lr"] = max(rate * share, 1e-6)
+        sampler.param_groups[0]["temperature"] = 1.0 if cycle is None or step % cycle.steps > cycle.steps // 4 else 0.0
+        grid.at.grad = grid.pull()
+        sampler.step()
+        seen.add(grid.nearest())
+    return len(seen - {-1})
+
+
+def test_cycles_visit_all_modes_and_a_decaying_rate_stays() -> None:
+    assert visited(0, 0.07, 30) >= 23
+    assert visited(0, 0.01, None) <= 3
+
+
+def test_a_few_members_tell_what_many_reach() -> None:
+    setting, methods = imported("ladder", "setting", "methods")
+    data = setting.split(0)
+    outputs = []
+    for member in range(32):
+        model = methods.base(data, member).eval()
+        with torch.no_grad():
+            outputs.append(model(data.figures[0]))
+    logits, y = torch.stack(outputs), data.figures[1]
+    whole = float(F.nll_loss(logits.softmax(-1).mean(0).log(), y))
+    found = extrapolate(logits, y, draws=2)
+    assert 0.7 < found.law.exponents[0] < 1.3
+    few = extrapolate(logits[:8], y, draws=50)
+    assert few.law(32) == pytest.approx(whole, rel=0.06)

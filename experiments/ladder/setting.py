@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,8 +136,3 @@ def refreshed(model: nn.Module, ensemble: Ensemble, data: Split) -> Ensemble:
 def alone(model: nn.Module) -> Ensemble:
     """The network itself."""
     return single(params_of(model))
-
-
-def epochs_of(data: Split, count: int) -> Iterable[list[Batch]]:
-    """The batches of several epochs."""
-    return (data.epoch(number) for number in range(count))

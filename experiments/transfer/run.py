@@ -82,7 +82,6 @@ def pretrained(seed: int, number: int, data: Batch) -> nn.Module:
 
 def arms(seed: int, before: Batch, tune: Batch) -> dict[str, tuple[nn.Module, Ensemble]]:
     base = pretrained(seed, 0, before)
-    head = {"weight": base[6].weight.detach().clone(), "bias": base[6].bias.detach().clone()}
 
     def fit(ratio: float) -> Callable[[nn.Module, int], nn.Module]:
         """The first at the ordinary rate, later ones at `ratio` times it."""
@@ -105,7 +104,6 @@ def arms(seed: int, before: Batch, tune: Batch) -> dict[str, tuple[nn.Module, En
         "global": independent((pretrained(seed, number, before) for number in range(MEMBERS)), fit(1.0)),
         "from scratch": independent((fresh(900 + 10 * seed + number) for number in range(MEMBERS)), fit(1.0)),
     }
-    assert torch.equal(head["weight"], base[6].weight)
     return {name: (base, ensemble) for name, ensemble in found.items()}
 
 

@@ -143,15 +143,6 @@ def evaluate(network: nn.Module, params: Params, inputs: Any) -> Any:
     return call(lambda *a, **k: functional_call(network, dict(params), a, k), inputs)
 
 
-def chosen(model: nn.Module, kinds: tuple[type[nn.Module], ...], *, what: str) -> Iterator[tuple[str, nn.Module]]:
-    """Names and modules of these kinds. Raises ValueError, naming what was looked for, where there is none."""
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
-    if not found:
-        looked = ", ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"{what} needs layers of the kinds {looked}; the network has none")
-    yield from found
-
-
 def _default(value: Tensor, members: int) -> Part:
     return SharedPart(value) if isinstance(value, nn.Parameter) else OwnPart(value, members)
 

@@ -1,10 +1,10 @@
 """Members from one training run against networks trained apart, by backward passes and by bits: ResNet-20 with FRN.
 
-    python experiments/fast-ensembling/run.py fashion data/fashion_mnist_sample --seeds 3
-    python experiments/fast-ensembling/run.py cifar10 data/cifar-10-batches-bin --seeds 3 --rows 10000
+    python experiments/fast-ensembling/run.py cifar10 data/cifar-10-batches-bin --seeds 3
+    python experiments/fast-ensembling/run.py fashion data/fashion_mnist_sample --seeds 3 --epochs 100
 
-Runs are kept in `--work` and go on where they were killed. Half of the test images fit temperatures, half give the
-figures. Prints the table of README.md.
+Runs and answers are kept in `--work` and go on where they were killed. Half of the test images that are asked fit
+temperatures, half give the figures. Writes what tables.py and plots.py read.
 """
 
 from __future__ import annotations
@@ -13,29 +13,23 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 import torch
+from answers import Answers, ask
+from arms import arms
 from runs import RUNS, Setting
-from torch import Tensor, nn
 from torch.nn.functional import pad
 
 import pluria
-from pluria.align import has_batch_norm
-from pluria.core.ensemble import Ensemble
 from pluria.pool import fit_temperature
-from pluria.predict import gather, predict
 from pluria.score import ece, error, nll
 from pluria.zoo import Dataset, read
 
 HERE = Path(__file__).parent
-COLUMNS = (("error", 2, 100, " %"), ("nll", 3, 1, ""), ("nll_after", 3, 1, ""), ("ece", 3, 1, ""))
-"""Keys, digits, scales and units of the table."""
 
 
 def cifar10(path: Path, rows: int) -> tuple[Dataset, Dataset]:
@@ -59,65 +53,20 @@ def fashion(path: Path, rows: int) -> tuple[Dataset, Dataset]:
     return made[0], made[1]
 
 
-def arms(found: dict[int, dict[str, Ensemble]], seed: int, model: nn.Module) -> Iterator[tuple[str, Ensemble, float]]:
-    """(name, ensemble, backward passes in units of one run) of one seed; deep ensembles begin at this seed."""
-    own = found[seed]
-    yield "single", own["end"], 1.0
-    order = [seed, *(s for s in found if s != seed)]
-    for size in range(2, len(found) + 1):
-        yield f"deep ensemble × {size}", pluria.join(*(found[s]["end"] for s in order[:size])), float(size)
-    for name in ("sse", "fge", "swa", "swag", "csghmc", "ivon"):
-        if name in own:
-            yield f"{name} × {len(own[name])}", own[name], 1.0
-    for name in ("end", "sse", "swa", "csghmc"):
-        if name in own:
-            many = max(1, 8 // len(own[name]))
-            drawn = pluria.low_precision(
-                own[name], format="int5", members=many * len(own[name]), roles=pluria.roles(model), key=seed
-            )
-            yield f"{'single' if name == 'end' else name}, INT-5 × {len(drawn)}", drawn, 1.0
-
-
-def judged(model: nn.Module, ensemble: Ensemble, test: Dataset) -> dict[str, float]:
+def judged(answers: Answers, test: Dataset) -> dict[str, float]:
     """Figures on the second half of the test rows, a temperature fitted on the first."""
-    calibration, figures = test.split_half()
-    pooled: dict[str, Tensor] = {}
-    for name, part in (("fit", calibration), ("figures", figures)):
-        outputs, _ = gather(predict(model, ensemble, part.batches(250), channels_last=True))
-        pooled[name] = pluria.mean_probability(outputs)
-    scaled = fit_temperature(pooled["fit"], calibration.targets)(pooled["figures"])
-    bits = ensemble.bits()
+    half = len(test) // 2
+    pooled = pluria.mean_probability(answers.logits)
+    fit, figures = pooled[:half], pooled[half:]
+    targets, bits = test.targets[half:], answers.ensemble.bits()
     return {
-        "nll": float(nll(pooled["figures"], figures.targets).mean()),
-        "nll_after": float(nll(scaled, figures.targets).mean()),
-        "error": float(error(pooled["figures"], figures.targets).mean()),
-        "ece": ece(pooled["figures"], figures.targets),
+        "nll": float(nll(figures, targets).mean()),
+        "nll_after": float(nll(fit_temperature(fit, test.targets[:half])(figures), targets).mean()),
+        "error": float(error(figures, targets).mean()),
+        "ece": ece(figures, targets),
         "megabits": min(bits.file, bits.members, bits.planes) / 1e6,
+        "megabits_each": bits.members / 1e6,
     }
-
-
-def table(found: dict[str, Any]) -> str:
-    """Every arm, mean ± standard deviation over seeds."""
-    lines = [
-        f"{found['about']}",
-        "",
-        "| what answers | runs | forwards | Mbit | error | NLL | NLL after T | ECE |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for name, seeds in found["arms"].items():
-        rows = list(seeds.values())
-        cells = [f"{rows[0]['runs']:g}", f"{rows[0]['forwards']}", f"{fmean(r['megabits'] for r in rows):.1f}"]
-        for key, digits, scale, unit in (
-            ("error", 2, 100, " %"),
-            ("nll", 3, 1, ""),
-            ("nll_after", 3, 1, ""),
-            ("ece", 3, 1, ""),
-        ):
-            values = [row[key] for row in rows]
-            wide = f" ± {stdev(values) * scale:.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{fmean(values) * scale:.{digits}f}{wide}{unit}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -127,40 +76,35 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--test-rows", type=int, default=5_000, help="test images that are asked about, the first")
     parser.add_argument("--norm", choices=["frn", "batch"], default="frn")
     parser.add_argument("--work", type=Path, default=Path("out/fast-ensembling"))
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
+    parser.add_argument("--only", type=int, help="do the work of this seed and stop, for several processes at once")
     given = parser.parse_args()
     train_set, test_set = {"cifar10": cifar10, "fashion": fashion}[given.set](given.data, given.rows)
+    test_set = test_set.take(range(min(len(test_set), given.test_rows)))
     name = f"{given.set}-{given.norm}-{given.epochs}"
-    settings = []
-    for seed in range(given.seeds):
+    told: dict[int, dict[str, Answers]] = {}
+    for seed in range(given.seeds) if given.only is None else [given.only]:
         folder = given.work / name / f"seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
-        settings.append(Setting(train_set, seed, given.epochs, given.norm, folder))
-    # The bases of all seeds first: they are the reference of everything else.
-    runs = ["base", *(each for each in given.runs if each != "base")]
-    found: dict[int, dict[str, Ensemble]] = {setting.seed: {} for setting in settings}
-    for each in runs:
-        for setting in settings:
-            found[setting.seed] |= RUNS[each](setting)
-    out = HERE / f"{name}.json"
+        setting = Setting(train_set, seed, given.epochs, given.norm, folder)
+        found = {key: value for each in given.runs for key, value in RUNS[each](setting).items()}
+        if set(given.runs) == set(RUNS):
+            told[seed] = ask(setting, found, test_set)
+    if given.only is not None:
+        return
     stored: dict[str, Any] = {"arms": {}}
     stored["about"] = (
         f"{given.set}, {len(train_set)} training images, {given.epochs} epochs, {given.norm}, {given.seeds} seeds; "
-        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
+        f"{platform.machine()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
     )
-    for setting in settings:
-        model = setting.model().eval()
-        for arm, ensemble, cost in arms(found, setting.seed, model):
-            if has_batch_norm(model) and arm.startswith(("swa", "ivon")):
-                batches = [x for number in range(2) for x, _ in setting.epoch(number)]
-                ensemble = pluria.refresh(model, ensemble, batches, plain=True)
-            row = judged(model, ensemble, test_set) | {"runs": cost, "forwards": len(ensemble)}
-            stored["arms"].setdefault(arm, {})[str(setting.seed)] = row
-            out.write_text(json.dumps(stored, indent=1) + "\n")
-            print(setting.seed, arm, {k: round(v, 4) for k, v in row.items()}, flush=True)
-    print(table(stored))
+    for seed in told:
+        for arm in arms(told, seed):
+            kind = {"runs": arm.runs, "forwards": len(arm.answers.ensemble), "line": arm.line, "rounded": arm.rounded}
+            stored["arms"].setdefault(arm.name, {})[str(seed)] = judged(arm.answers, test_set) | kind
+    (HERE / f"{name}.json").write_text(json.dumps(stored, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ class FilterResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         nu2 = x.square().mean(dim=(-2, -1), keepdim=True)
-        return x * torch.rsqrt(nu2 + self.eps) * self.weight[:, None, None] + self.bias[:, None, None]
+        scale = torch.rsqrt(nu2 + self.eps) * self.weight[:, None, None]
+        # Under autocast the activations stay in its dtype, as those of batch norm do.
+        return x * scale.to(x.dtype) + self.bias[:, None, None].to(x.dtype)
 
 
 class ThresholdedLinear(nn.Module):
@@ -33,4 +35,5 @@ class ThresholdedLinear(nn.Module):
         self.tau = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.maximum(x, self.tau[:, None, None])
+        tau = self.tau[:, None, None].to(x.dtype)
+        return torch.relu(x - tau) + tau  # torch.maximum is slow backward: as much as all convolutions of a network

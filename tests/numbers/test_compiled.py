@@ -72,14 +72,6 @@ def test_spread_says_how_far_one_scale_reaches() -> None:
     assert s[:20].tolist() == [1.0] * 10 + [2.0] * 10
 
 
-def test_the_compiler_accepts_the_prefetch_and_python_ignores_it(interpreted: ModuleType) -> None:
-    array = np.zeros(100, np.float32)
-    fresh = numba.njit(compiled.fetch.py_func)  # not from the cache, so that its lines run
-    fresh(array, 0, 4096)
-    interpreted.fetch(array, 0, 4096)
-    assert not array.any()
-
-
 def test_loops_compile_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: object) -> None:
         raise RuntimeError("cannot cache function: no locator available")

@@ -257,3 +257,17 @@ def test_channels_that_lie_last_and_values_without_their_scale(
     if unit and name.startswith("int"):
         assert torch.equal(plain, plain.round())
         assert float((plain.float() * grid.scale.view(-1, 1, 1, 1) - tensor).abs().max()) <= float(grid.scale.max())
+
+
+@BOTH
+@pytest.mark.usefixtures("loops")
+@pytest.mark.parametrize("name", ["int8", "int3"])
+def test_codes_go_straight_into_eight_bits(name: str, torch_only: TorchOnly) -> None:
+    tensor = weights((5, 263))
+    grid, place, out = fitted(tensor, FORMATS[name]), Address(Key(3), 9, 1, 0), torch.zeros(5, 263, dtype=torch.int8)
+    assert kernel.serves(tensor, grid, out)
+    with torch_only():
+        want = round_stochastic(tensor, grid, place, torch.zeros(5, 263), unit=True)
+    assert torch.equal(round_stochastic(tensor, grid, place, out, unit=True).float(), want)
+    for other in ("int8-asymmetric", "fp8-e4m3"):
+        assert not kernel.serves(tensor, fitted(tensor, FORMATS[other]), out)

@@ -1,9 +1,10 @@
 """The loops behind `kernel.py`, compiled by Numba. Importing this module imports Numba, on the kernel's first use.
 
-    for each block:  scales;  for each part of it:  prefetch, words (one Philox call per four elements), round
+    for each block:  scales, words (one Philox call per four elements), rounding
 
 Each step is its own loop over small arrays that stay in the first-level cache, in a form that compilers vectorise:
 Philox on 64-bit lanes that hold 32-bit words, selections in place of branches, no integer division per element.
+Processors fetch what comes next by themselves; asking them for it took longer.
 Constants are typed, because Numba turns uint64 with int64 into float64. No fast maths: the bits are the contract.
 """
 
@@ -14,18 +15,17 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import extending
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 Words = NDArray[np.uint32]
 Patterns = NDArray[np.uint16]
+Whole = NDArray[np.int8]
 Address = NDArray[np.uint64]
 Layout = NDArray[np.int64]
 
-BLOCK, PART, LINE, AHEAD = 1024, 256, 16, 2048
-"""Elements per block, per part, per cache line, and how far ahead memory is fetched; multiples of four."""
+BLOCK = 1024
+"""Elements per block, a multiple of four: slices cost too much for fewer, and arrays of more leave the cache."""
 
 INTEGER, MINIFLOAT, TABLE = 0, 1, 2
 """Kinds of unit grids: whole numbers, few mantissa bits, a list of 16 levels."""
@@ -50,32 +50,6 @@ def compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(cache=True, **options)(function)
     except (RuntimeError, OSError):
         return numba.njit(**options)(function)
-
-
-def prefetch(array: Array | Patterns, index: int) -> None:
-    """Ask the second-level cache for the line of `array[index]`, which may lie beyond the end."""
-
-
-intrinsic: Any = extending.intrinsic
-
-
-@extending.overload(prefetch)
-def _overload(array, index):  # type: ignore[no-untyped-def]
-    return lambda array, index: _line(array, index)
-
-
-@intrinsic
-def _line(typing, array, index):  # type: ignore[no-untyped-def]
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(array)(context, builder, arguments[0]).data
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        call = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        address = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
-        builder.call(call, [address, number(0), number(2), number(1)])
-        return context.get_dummy_value()
-
-    return numba.void(array, index), generate
 
 
 @compiled
@@ -175,6 +149,21 @@ def narrow(target: Patterns, values: Array) -> None:
 
 
 @compiled
+def cut(target: Patterns, values: Array) -> None:
+    """`narrow` for values that bfloat16 holds exactly, as it does codes of at most eight bits."""
+    bits = values.view(np.uint32)
+    for i in range(target.size):
+        target[i] = np.uint16(bits[i] >> SIXTEEN)
+
+
+@compiled
+def shrink(target: Whole, values: Array) -> None:
+    """Write whole numbers of at most eight bits."""
+    for i in range(target.size):
+        target[i] = np.int8(np.int32(values[i]))
+
+
+@compiled
 def round_integer(
     out: Array, values: Array, words: Words, mask: np.uint32, s: Array, t: Array, z: Array, span: np.float32
 ) -> None:
@@ -233,14 +222,6 @@ def round_table(
 
 
 @compiled
-def fetch(array: Array | Patterns, start: int, stop: int) -> None:
-    """Ask for the memory of the elements start..stop-1 of `array`, unless it is empty."""
-    if array.size > 0:
-        for i in range(start, stop, LINE):
-            prefetch(array, i)
-
-
-@compiled
 def scatter(target: Array | Patterns, values: Array | Patterns, order: Layout, start: int) -> None:
     """Write the elements start.. of a tensor `[A, B, S]` into memory that holds it as `[A, S, B]`; order = B, S."""
     channels, places, inner = order[0], order[1], order[0] * order[1]
@@ -258,43 +239,42 @@ def scatter(target: Array | Patterns, values: Array | Patterns, order: Layout, s
 def round_range(memory: Any, grid: Any, address: Address, unit: bool, start: int, stop: int) -> None:
     """Round the elements start..stop-1; `start` is a multiple of four. `unit`: without the scale.
 
-    memory = target, target16, source, source16, half, order: weights come from float32 `source`, or from patterns in
-    `source16` where it is not empty; so do targets, which lie as the source does unless `order` says how (`scatter`).
+    memory = target, target16, target8, source, source16, half, order: weights come from float32 `source`, or from
+    patterns in `source16` where it is not empty; so do targets, which lie as the source does unless `order` says how
+    (`scatter`). int8 targets are for the codes of integers.
     """
-    target, target16, source, source16, half, order = memory
+    target, target16, target8, source, source16, half, order = memory
     scale, zero, layout, kind, rule = grid
-    words, mask = np.empty(PART, np.uint32), np.uint32(address[5])
+    words, mask = np.empty(BLOCK, np.uint32), np.uint32(address[5])
     s, z, known = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), start
-    wide, rounded = np.empty(PART, np.float32), np.empty(PART, np.float32)
-    low, high, ones = np.empty(PART, np.float32), np.empty(PART, np.float32), np.ones(PART, np.float32)
-    narrowed, moved = np.empty(PART, np.uint16), order.size > 0
-    for first in range(start, stop, BLOCK):
-        count = min(BLOCK, stop - first)
-        if first + count > known:
-            known = spread(s, z, scale, zero, layout, first, count)
-        for a in range(first, first + count, PART):
-            b = min(a + PART, first + count)
-            fetch(target, a + AHEAD, b + AHEAD)
-            fetch(source, a + AHEAD, b + AHEAD)
-            fetch(target16, a + AHEAD, b + AHEAD)
-            fetch(source16, a + AHEAD, b + AHEAD)
-            fill_words(words, np.uint64(a // 4), address)
-            scales, zeros = s[a - first : b - first], z[a - first : b - first]
-            times = ones[: b - a] if unit else scales
-            values = wide[: b - a] if source16.size > 0 else source[a:b]
-            out = rounded[: b - a] if moved or target16.size > 0 else target[a:b]
-            if source16.size > 0:
-                widen(values, source16[a:b], half)
-            if kind == INTEGER:
-                round_integer(out, values, words, mask, scales, times, zeros, rule[0])
-            elif kind == MINIFLOAT:
-                round_minifloat(out, values, words, mask, scales, times, low, rule)
+    wide, rounded, narrowed = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint16)
+    low, high, ones = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.ones(BLOCK, np.float32)
+    moved, straight = order.size > 0, order.size == 0 and target.size > 0
+    for a in range(start, stop, BLOCK):
+        b = min(a + BLOCK, stop)
+        if b > known:
+            known = spread(s, z, scale, zero, layout, a, b - a)
+        fill_words(words, np.uint64(a // 4), address)
+        times = ones if unit else s
+        values = wide[: b - a] if source16.size > 0 else source[a:b]
+        out = target[a:b] if straight else rounded[: b - a]
+        if source16.size > 0:
+            widen(values, source16[a:b], half)
+        if kind == INTEGER:
+            round_integer(out, values, words, mask, s, times, z, rule[0])
+        elif kind == MINIFLOAT:
+            round_minifloat(out, values, words, mask, s, times, low, rule)
+        else:
+            round_table(out, values, words, mask, s, times, low, high, rule)
+        if target16.size > 0:
+            part = narrowed[: b - a] if moved else target16[a:b]
+            if unit and kind == INTEGER:
+                cut(part, out)
             else:
-                round_table(out, values, words, mask, scales, times, low, high, rule)
-            if target16.size > 0:
-                part = narrowed[: b - a] if moved else target16[a:b]
                 narrow(part, out)
-                if moved:
-                    scatter(target16, part, order, a)
-            elif moved:
-                scatter(target, out, order, a)
+            if moved:
+                scatter(target16, part, order, a)
+        elif target8.size > 0:
+            shrink(target8[a:b], out)
+        elif moved:
+            scatter(target, out, order, a)

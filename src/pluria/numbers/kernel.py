@@ -38,7 +38,7 @@ def serves(tensor: Tensor, grid: Grid, out: Tensor) -> bool:
     """Whether this kernel can round `tensor` into `out`."""
     return (
         _plain(tensor, READS)
-        and _plain(out, WRITES, last=out.shape == tensor.shape)
+        and (_plain(out, WRITES, last=out.shape == tensor.shape) or (_plain(out, (torch.int8,)) and _whole(grid)))
         and not out.requires_grad
         and isinstance(grid.format, Integer | Minifloat | NormalFloat)
         and tensor.numel() == out.numel() == grid.layout.numel <= ELEMENTS
@@ -63,7 +63,7 @@ def round_stochastic(
     loops = _loops()
     if loops is None:
         raise ValueError("the kernel serves no tensor, because Numba cannot be imported; ask `serves` first")
-    source, target = _array(tensor), _array(out)
+    source, target = _arrays(tensor)[:2], _arrays(out)
     scale, zero, kind, rule = _rule(grid, loops)
     address = np.array([*key, tensor_id, group, ROUNDING, mask], np.uint64)
     memory = (*target, *source, tensor.dtype == torch.float16, _order(out))
@@ -104,17 +104,24 @@ def _plain(tensor: Tensor, dtypes: tuple[torch.dtype, ...], *, last: bool = Fals
     return kind and tensor.device.type == "cpu" and tensor.dtype in dtypes and dense
 
 
+def _whole(grid: Grid) -> bool:
+    """Whether codes are whole numbers that int8 holds."""
+    return isinstance(grid.format, Integer) and grid.zero is None
+
+
 def _channels_last(tensor: Tensor) -> bool:
     return tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
-def _array(tensor: Tensor) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    """The tensor's memory as float32 or as 16-bit patterns; the other of the two is empty."""
+def _arrays(tensor: Tensor) -> tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int8]]:
+    """The tensor's memory as float32, as 16-bit patterns or as int8; the others of the three are empty."""
     tensor = tensor.detach() if tensor.is_contiguous() else tensor.detach().permute(0, 2, 3, 1)
-    flat = tensor.view(-1)
+    flat, none = tensor.view(-1), (np.empty(0, np.float32), np.empty(0, np.uint16), np.empty(0, np.int8))
     if flat.dtype == torch.float32:
-        return flat.numpy(), np.empty(0, np.uint16)
-    return np.empty(0, np.float32), flat.view(torch.int16).numpy().view(np.uint16)
+        return flat.numpy(), none[1], none[2]
+    if flat.dtype == torch.int8:
+        return none[0], none[1], flat.numpy()
+    return none[0], flat.view(torch.int16).numpy().view(np.uint16), none[2]
 
 
 def _order(out: Tensor) -> NDArray[np.int64]:

@@ -10,7 +10,6 @@ Everything that is per channel is computed in float32.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -43,10 +42,6 @@ class Scaled(nn.Module):
         for name, value in (("scale", 1.0), ("shift", 0.0), ("zeros", 0.0), ("ones", 1.0)):
             held = torch.full((channels,), value, device=layer.weight.device)
             self.register_buffer(name, held, persistent=False)
-
-    def take(self, write: Callable[[Tensor], Grid]) -> Grid:
-        """Let `write` put a member's codes into the layer."""
-        return write(self.layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layer(x)
@@ -134,7 +129,7 @@ def _writer(made: Scaled, ensemble: Ensemble, name: str, norm: str | None, eps: 
     known: list[Grid] = []
 
     def write(member: int) -> None:
-        grid = made.take(partial(_codes, weight, member))
+        grid = _codes(weight, member, made.layer.weight)
         if fixed and known and known[0] is grid:
             return
         known[:] = [grid]

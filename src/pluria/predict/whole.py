@@ -9,7 +9,6 @@ Source: Dettmers et al., "LLM.int8()", NeurIPS 2022, section 2 (vector-wise quan
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +20,6 @@ from pluria.core.coded import Coded
 from pluria.core.family import Family, Joined
 from pluria.core.rounded import Rounded
 from pluria.numbers.format import Integer
-from pluria.numbers.grid import Grid
 from pluria.predict.scaled import Scaled
 
 CHUNK = 512
@@ -37,12 +35,6 @@ class Whole(Scaled):
 
         self.loops: ModuleType = activations
         layer.weight = nn.Parameter(torch.empty_like(layer.weight, dtype=torch.int8), requires_grad=False)
-
-    def take(self, write: Callable[[Tensor], Grid]) -> Grid:
-        codes = torch.empty(self.layer.weight.shape, dtype=torch.bfloat16)  # what the rounding kernel writes
-        grid = write(codes)
-        self.layer.weight.copy_(codes)
-        return grid
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1]).contiguous()

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from pluria.core.errors import EngineError
-from pluria.predict import Processes, Ray
+from pluria.predict import Processes, Ray, runner
+from pluria.recipe import work as module
 from pluria.recipe.folder import RunFolder
 from pluria.recipe.prepare import prepare
 from pluria.recipe.run import run
@@ -92,6 +93,16 @@ def test_a_member_is_the_same_alone_and_drawn_with_others(task: Path) -> None:
     for piece in reversed(pieces):
         again = backwards(piece)
         assert all(torch.equal(outputs, again[part][0]) for part, (outputs, _) in made[piece].items())
+
+
+def test_members_drawn_together_have_one_working_copy(task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(module, "runner", lambda *args, **options: made.append(args) or runner(*args, **options))
+    prepared = prepare(recipe(task, arms=ARMS[:1], controls=False))
+    pieces, work = missing(prepared, RunFolder(task / "out")), Work(prepared)
+    for piece in pieces:
+        work(piece)
+    assert len(pieces) > len(made) == len({(piece.job, piece.network, piece.together) for piece in pieces})
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a small disk")

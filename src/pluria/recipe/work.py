@@ -8,7 +8,7 @@ A worker needs nothing but the task: it holds the networks and the rows. Only th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import DataError, EngineError
-from pluria.predict import Choice, predict
+from pluria.predict import Choice, Runner, runner
 from pluria.predict.backends import Name
 from pluria.recipe.folder import RunFolder, way
 from pluria.recipe.plan import Job, draw
@@ -61,12 +61,12 @@ def missing(prepared: Prepared, folder: RunFolder) -> list[Piece]:
 
 
 class Work:
-    """The task of a run. What was drawn last is held, for pieces that are drawn together come one after the other."""
+    """The task of a run. What was drawn last is held with its working copy: pieces drawn together come in a row."""
 
     def __init__(self, prepared: Prepared, backends: Mapping[str, Name | Choice] | None = None) -> None:
         self.prepared, self.way = prepared, way(device_of(prepared.recipe.device))
         self.backends = dict(backends or {})
-        self._last: tuple[Any, tuple[nn.Module, Ensemble]] | None = None
+        self._last: tuple[Any, tuple[Runner, tuple[int, ...]]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_last": None}
@@ -75,19 +75,20 @@ class Work:
         """Outputs on each part that the piece lacks; EngineError where they would have other bits than the caller's."""
         recipe, job = self.prepared.recipe, self.prepared.jobs[piece.job]
         self._check(way(device_of(recipe.device)))
-        model, ensemble = self._drawn(piece, job)
+        run, members = self._drawn(piece, job)
         rows = self.prepared.rows.parts(job.arm.beyond)
         some = {part: rows[part] for part in piece.parts}
-        backend = self.backends.get(job.place(piece.network), "loop")
-        one = ensemble.take([piece.together.index(piece.position)])
-        (made,) = outputs_of_members(recipe, model, one, some, job, backend)
+        (made,) = _outputs(run, [members[piece.together.index(piece.position)]], some, recipe.batch, job.name)
         return made
 
-    def _drawn(self, piece: Piece, job: Job) -> tuple[nn.Module, Ensemble]:
+    def _drawn(self, piece: Piece, job: Job) -> tuple[Runner, tuple[int, ...]]:
+        """What runs the members that are drawn with the piece, and their numbers."""
         same = piece.job, piece.network, piece.together
         if self._last is None or self._last[0] != same:
             self._last = None  # before the next is drawn, so that two are never held
-            self._last = same, draw(job, piece.network, self.prepared.sources[piece.network], list(piece.together))
+            drawn = draw(job, piece.network, self.prepared.sources[piece.network], list(piece.together))
+            backend = self.backends.get(job.place(piece.network), "loop")
+            self._last = same, (_runner(self.prepared.recipe, *drawn, job, backend), drawn[1].members)
         return self._last[1]
 
     def _check(self, here: dict[str, Any]) -> None:
@@ -107,16 +108,25 @@ def outputs_of_members(
     backend: Name | Choice = "loop",
 ) -> Iterator[Made]:
     """What every member gives on rows by the name of their part. Raises DataError for outputs that are not finite."""
-    batches = Chain([part.batches(recipe.batch) for part in rows.values()])
-    options: dict[str, Any] = {
-        "class_axis": recipe.class_axis,
-        "device": device_of(recipe.device),
-        "dtype": getattr(torch, recipe.dtype),
-        "channels_last": recipe.channels_last,
-        "backend": backend,
-    }
-    blocks = predict(model, ensemble, batches, views=[view(name) for name in job.arm.views], **options)
-    for _ in ensemble.members:
+    return _outputs(_runner(recipe, model, ensemble, job, backend), ensemble.members, rows, recipe.batch, job.name)
+
+
+def _runner(recipe: Recipe, model: nn.Module, ensemble: Ensemble, job: Job, backend: Name | Choice) -> Runner:
+    return runner(
+        model,
+        ensemble,
+        views=[view(name) for name in job.arm.views],
+        class_axis=recipe.class_axis,
+        device=device_of(recipe.device),
+        dtype=getattr(torch, recipe.dtype),
+        channels_last=recipe.channels_last,
+        backend=backend,
+    )
+
+
+def _outputs(run: Runner, members: Sequence[int], rows: Mapping[str, Dataset], batch: int, name: str) -> Iterator[Made]:
+    blocks = run(Chain([part.batches(batch) for part in rows.values()]), members)
+    for _ in members:
         made: Made = {}
         for part, some in rows.items():
             start, held, count = time.perf_counter(), [], 0
@@ -124,7 +134,7 @@ def outputs_of_members(
                 held.append(next(blocks).outputs[0])
                 count += len(held[-1])
             outputs = torch.cat(held)
-            _check(outputs, job.name, part)
+            _check(outputs, name, part)
             made[part] = outputs, time.perf_counter() - start
         yield made
 

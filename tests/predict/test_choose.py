@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from core.laws import same_bits
-from pluria.predict import Choice, choose_backend, gather, predict
+from pluria.predict import Choice, choose_backend, gather, loop, predict
 from pluria.predict import choose as module
 from pluria.sample import low_precision
 from predict.networks import batches, convolutional, ensemble, images
@@ -75,6 +75,57 @@ def test_a_batch_whose_examples_depend_on_each_other_stays_whole() -> None:
     assert choice.backend == "bfloat16"
     assert choice.batch is None
     assert any(line.startswith("bfloat16, 32 at a time: ") and "dropped" in line for line in choice.tried)
+
+
+@pytest.fixture
+def small_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 16)
+    monkeypatch.setattr(loop, "MOST", 16)
+    monkeypatch.setattr(module, "TRYING", 1)
+
+
+class Called(nn.Module):
+    """A network whose time is that of being called, and which looks at its batch if it is told to."""
+
+    def __init__(self, *, looks: bool = False) -> None:
+        super().__init__()
+        self.inner, self.looks = convolutional(), looks
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner(x)
+        time.sleep(0.02)
+        return y - y.mean(0) if self.looks else y
+
+
+@pytest.mark.usefixtures("small_trials")
+def test_small_batches_are_joined_where_that_is_faster_and_come_back_apart() -> None:
+    model, data = Called(), batches(4, 22)
+    made = low_precision(model, members=3)
+    choice = choose_backend(model, made, data)
+    assert choice.batch == 16
+    assert any(", batches together up to 16: " in line and "for 4 batches" in line for line in choice.tried)
+    assert "16 examples at a time" in str(choice)
+    found, wanted = (list(predict(model, made, data, backend=how)) for how in (choice, "loop"))
+    assert [(b.ids, b.members) for b in found] == [(b.ids, b.members) for b in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one.targets, other.targets)
+        assert module.distance(one.outputs, other.outputs) < 0.02
+
+
+@pytest.mark.usefixtures("small_trials")
+def test_batches_that_depend_on_their_company_are_not_joined() -> None:
+    model = Called(looks=True)
+    choice = choose_backend(model, low_precision(model, members=3), batches(4, 22))
+    assert choice.batch is None
+    assert any(", batches together up to 16: " in line and "dropped" in line for line in choice.tried)
+
+
+@pytest.mark.parametrize("count", [8, 22])
+def test_batches_are_joined_only_where_there_is_work_for_it(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TRYING", 5)
+    model = Called()
+    lines = choose_backend(model, low_precision(model, members=3), batches(4, count)).tried
+    assert not any("together" in line for line in lines)
 
 
 def test_a_stricter_tolerance_keeps_float32() -> None:

@@ -19,7 +19,8 @@ from pluria.core.params import check_fit
 from pluria.predict.backends import NAMES, PLAIN, Name, Run, Storage, floating
 from pluria.predict.backends import backend as make
 from pluria.predict.batches import Batches, first, logits, refuse_unstable
-from pluria.predict.choose import Choice, fastest
+from pluria.predict.choose import MOST, Choice, fastest
+from pluria.predict.pieces import apart, joined, together
 
 View = Callable[[Any], Any]
 Backend = Name | Literal["auto"] | Choice
@@ -118,14 +119,14 @@ def runner(
     check_fit(ensemble.outline(), tensors(model), what="the ensemble")
     where = place(model) if device is None else torch.device(device)
     storage, to = Storage(where, dtype, channels_last), (where, dtype or floating(model))
-    made: list[Run] = [] if backend == "auto" else [_named(backend, model, ensemble, storage)]
+    made: list[tuple[Run, int | None]] = [] if backend == "auto" else [_named(backend, model, ensemble, storage)]
 
     def some(batches: Batches, members: Sequence[int] | None = None) -> Iterator[Block]:
         wanted = ensemble.members if members is None else tuple(members)
         if not made:
             choice = _chosen(model, ensemble, batches, inputs, output, views, block, tolerance, storage, to)
             made.append(_named(choice, model, ensemble, storage))
-        return _blocks(made[0], wanted, batches, inputs, output, class_axis, views, block, to)
+        return _blocks(*made[0], wanted, batches, inputs, output, class_axis, views, block, to)
 
     return some
 
@@ -154,9 +155,10 @@ def choose_backend(
     return _chosen(model, ensemble, batches, inputs, output, views, block, tolerance, Storage(where, None), to)
 
 
-def _named(backend: Name | Choice, model: nn.Module, ensemble: Ensemble, storage: Storage) -> Run:
+def _named(backend: Name | Choice, model: nn.Module, ensemble: Ensemble, storage: Storage) -> tuple[Run, int | None]:
+    """What runs members, and how many examples at a time, None for batches as they are."""
     choice = backend if isinstance(backend, Choice) else Choice(backend)
-    return make(choice.backend, model, ensemble, storage, batch=choice.batch)
+    return make(choice.backend, model, ensemble, storage, batch=choice.batch), choice.batch
 
 
 def _chosen(
@@ -171,18 +173,20 @@ def _chosen(
     storage: Storage,
     to: tuple[torch.device, torch.dtype | None],
 ) -> Choice:
-    """The choice for the first of some batches."""
-    for batch in batches:
-        with torch.inference_mode():
-            x = moved(inputs(batch)[0], *to)
-            each = [views[member % len(views)](x) for member in (ensemble.members[0], ensemble.members[-1])]
-        count = len(batches) if isinstance(batches, Sized) else None
-        return fastest(model, ensemble, each, output, storage, block=block, batches=count, tolerance=tolerance)
-    return Choice("loop", tried=("nothing tried: there was no batch",))
+    """The choice for the first of some batches, and those behind it that may be run with it."""
+    leading = next(together((moved(inputs(batch)[0], *to) for batch in batches), MOST, lambda x: x), None)
+    if leading is None:
+        return Choice("loop", tried=("nothing tried: there was no batch",))
+    with torch.inference_mode():
+        ends = (ensemble.members[0], ensemble.members[-1])
+        each = [[views[member % len(views)](x) for x in leading] for member in ends]
+    count = len(batches) if isinstance(batches, Sized) else None
+    return fastest(model, ensemble, each, output, storage, block=block, batches=count, tolerance=tolerance)
 
 
 def _blocks(
     run: Run,
+    size: int | None,
     members: tuple[int, ...],
     batches: Batches,
     inputs: Callable[[Any], tuple[Any, Tensor | None]],
@@ -194,19 +198,19 @@ def _blocks(
 ) -> Iterator[Block]:
     for start in range(0, len(members), block):
         chunk, seen = members[start : start + block], 0
-        for batch in batches:
-            # Targets go to the caller: made under inference mode they could not be used with autograd.
-            x, targets = inputs(batch)
+        # Targets go to the caller: made under inference mode they could not be used with autograd.
+        for group in together(map(inputs, batches), size, lambda pair: pair[0]):
             # Inference mode is entered batch by batch: it must not leak into the caller between two blocks.
             with torch.inference_mode():
-                x = moved(x, *to)
-                each = [views[member % len(views)](x) for member in chunk]
+                xs = [moved(x, *to) for x, _ in group]
+                each = [joined([views[member % len(views)](x) for x in xs]) for member in chunk]
                 outputs = run(chunk, each, output).to("cpu", torch.float32)
-                outputs = _classes_last(outputs, class_axis)
-            outputs = outputs.clone() if outputs.is_inference() else outputs
-            ids = range(seen, seen + outputs.shape[1])
-            seen = ids.stop
-            yield Block(ids, chunk, outputs, None if targets is None else torch.as_tensor(targets).cpu())
+                found = [_classes_last(part, class_axis) for part in apart(outputs, xs)]
+            for part, (_, targets) in zip(found, group, strict=True):
+                part = part.clone() if part.is_inference() else part
+                ids = range(seen, seen + part.shape[1])
+                seen = ids.stop
+                yield Block(ids, chunk, part, None if targets is None else torch.as_tensor(targets).cpu())
 
 
 def _classes_last(outputs: Tensor, class_axis: int) -> Tensor:

@@ -1,14 +1,17 @@
-"""A batch in pieces: where every example stands for itself, a network may see fewer of them at a time."""
+"""Batches cut and joined: where every example stands for itself, a network may see fewer or more of them at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from pluria.core.calling import tensors_of
+
+T = TypeVar("T")
+PLAIN = bool | int | float | str | None
 
 
 def rows(inputs: Any) -> int | None:
@@ -25,12 +28,61 @@ def in_pieces(forward: Callable[[Any], Tensor], inputs: Any, size: int | None) -
     return torch.cat([forward(_cut(inputs, start, start + size)) for start in range(0, count, size)])
 
 
+def together(batches: Iterable[T], size: int | None, inputs: Callable[[T], Any]) -> Iterator[list[T]]:
+    """Neighbouring batches that can be one of at most `size` examples; each by itself where that is None."""
+    held: list[T] = []
+    count, like = 0, None
+    for batch in batches:
+        own, kind = rows(x := inputs(batch)), _kind(x)
+        if held and (size is None or own is None or count + own > size or kind != like):
+            yield held
+            held, count = [], 0
+        held, count, like = [*held, batch], count + (own or size or 0), kind
+    if held:
+        yield held
+
+
+def joined(several: Sequence[Any]) -> Any:
+    """Batches of one kind end to end."""
+    if len(several) == 1:
+        return several[0]
+    columns = iter([torch.cat(column) for column in zip(*map(tensors_of, several), strict=True)])
+    return _each(several[0], lambda _: next(columns))
+
+
+def apart(outputs: Tensor, several: Sequence[Any]) -> Sequence[Tensor]:
+    """Outputs `[k, n, ...]` of joined batches, batch by batch; ValueError where examples and outputs do not count."""
+    if len(several) == 1:
+        return [outputs]
+    counts = [rows(x) or 0 for x in several]
+    if sum(counts) != outputs.shape[1]:
+        raise ValueError(
+            f"{sum(counts)} examples of joined batches give {outputs.shape[1]} rows of outputs, which cannot be told "
+            "apart; keep batches as they are: Choice(name) without a number of examples"
+        )
+    return torch.split(outputs, counts, 1)
+
+
 def _cut(value: Any, start: int, stop: int) -> Any:
+    return _each(value, lambda tensor: tensor[start:stop])
+
+
+def _kind(value: Any) -> Any:
+    """What two batches have in common that can be joined; other things than tensors and plain values never are."""
+
+    def other(item: Any) -> Any:
+        return item if isinstance(item, PLAIN) else object()
+
+    return _each(value, lambda tensor: (tensor.shape[1:], tensor.dtype), other)
+
+
+def _each(value: Any, change: Callable[[Tensor], Any], other: Callable[[Any], Any] = lambda item: item) -> Any:
+    """A structure with every tensor changed."""
     if isinstance(value, Tensor):
-        return value[start:stop]
+        return change(value)
     if isinstance(value, Mapping):
-        return {key: _cut(item, start, stop) for key, item in value.items()}
+        return {key: _each(item, change, other) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        items = [_cut(item, start, stop) for item in value]
+        items = [_each(item, change, other) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
+    return other(value)

@@ -125,29 +125,15 @@ def _runner(recipe: Recipe, model: nn.Module, ensemble: Ensemble, job: Job, back
 
 
 def _outputs(run: Runner, members: Sequence[int], rows: Mapping[str, Dataset], batch: int, name: str) -> Iterator[Made]:
-    blocks = run(Chain([part.batches(batch) for part in rows.values()]), members)
-    for _ in members:
+    for member in members:
         made: Made = {}
+        # Part by part: batches that are run together must not depend on which parts are lacking.
         for part, some in rows.items():
-            start, held, count = time.perf_counter(), [], 0
-            while count < len(some):
-                held.append(next(blocks).outputs[0])
-                count += len(held[-1])
-            outputs = torch.cat(held)
+            start = time.perf_counter()
+            outputs = torch.cat([block.outputs[0] for block in run(some.batches(batch), [member])])
             _check(outputs, name, part)
             made[part] = outputs, time.perf_counter() - start
         yield made
-
-
-class Chain:
-    """Several collections of batches, one after the other, as often as asked for."""
-
-    def __init__(self, parts: list[Any]) -> None:
-        self.parts = parts
-
-    def __iter__(self) -> Iterator[Any]:
-        for part in self.parts:
-            yield from part
 
 
 def _check(outputs: Tensor, name: str, part: str) -> None:

@@ -148,6 +148,7 @@ def test_options_of_sample(here: Path, pluria: Pluria, options: list[str], said:
         (["--data", "rows.npz", "--device", "gpu"], "unknown device 'gpu'; use auto, cpu, cuda or cuda:1"),
         (["--data", "rows.npz", "--name", "other"], "the file holds 'ensemble': say which by --name"),
         (["--data", "rows.npz", "--out", "none/p.safetensors"], "there is no folder none; make it first"),
+        (["--data", "rows.npz", "--out", "p.npz"], "p.npz: the file is written in the form of .safetensors"),
     ],
 )
 def test_options_of_predict(drawn: Path, pluria: Pluria, options: list[str], said: str) -> None:

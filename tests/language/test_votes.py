@@ -57,6 +57,7 @@ def test_a_normaliser_of_ones_own() -> None:
     [
         ("7", "7"), ("-7.10", "-7.1"), ("007", "7"), ("0", "0"),
         ("-0.0", "0"), ("0.50", "0.5"), ("a 1 b 2,500 c", "2500"), ("12,34", "34"), ("no", None), ("", None),
+        ("1e5", "100000"), ("it is 2.5E-3.", "0.0025"), (".5", "0.5"),
     ],
 )  # fmt: skip
 def test_last_number(text: str, number: str | None) -> None:

@@ -110,7 +110,7 @@ def predict(
     from pluria.store.tensors import write_tensors
     from pluria.zoo.views import view
 
-    ready(out)
+    ready(out, ".safetensors")
     loaded = opened(file)
     parts = {one: chosen(loaded, one) for one in together(loaded, name)}
     models = {one: built(network_of(loaded, file, one, trust), trust=trust) for one in parts}

@@ -49,8 +49,10 @@ def resumable(command: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def ready(out: Path) -> None:
-    """Whether a file can be written at `out`, found out before any work; PluriaError where a folder is in the way."""
+def ready(out: Path, suffix: str = "") -> None:
+    """Whether a file can be written at `out`, found out before any work; PluriaError where not, or for another suffix."""
+    if suffix and out.suffix != suffix:
+        raise PluriaError(f"{out}: the file is written in the form of {suffix}; give it a name that ends so")
     if out.is_dir():
         raise PluriaError(f"{out} is a folder; name a file in it")
     if not out.absolute().parent.is_dir():

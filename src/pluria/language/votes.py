@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 Normaliser = Callable[[str], str | None]
 
@@ -50,13 +51,15 @@ def last_number(text: str) -> str | None:
 
     >>> last_number("so she pays 3 x 400 = $1,200.00.")
     '1200'
+    >>> last_number("about 1.5e3")
+    '1500'
     """
-    found = re.findall(r"-?\d+(?:,\d{3})*(?:\.\d+)?", text)
+    found = re.findall(r"-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,2}(?!\d))?", text)
     if not found:
         return None
-    whole, _, part = found[-1].replace(",", "").partition(".")
-    number = (whole.lstrip("-").lstrip("0") or "0") + ("." + part.rstrip("0") if part.rstrip("0") else "")
-    return f"-{number}" if whole.startswith("-") and number != "0" else number
+    number = f"{Decimal(found[-1].replace(',', '')):f}"
+    number = number.rstrip("0").rstrip(".") if "." in number else number
+    return "0" if number in ("-0", "") else number
 
 
 def majority(

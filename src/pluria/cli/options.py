@@ -50,7 +50,7 @@ def resumable(command: str) -> Iterator[None]:
 
 
 def ready(out: Path, suffix: str = "") -> None:
-    """Whether a file can be written at `out`, found out before any work; PluriaError where not, or for another suffix."""
+    """Whether a file can be written at `out`, found out before any work; PluriaError where not."""
     if suffix and out.suffix != suffix:
         raise PluriaError(f"{out}: the file is written in the form of {suffix}; give it a name that ends so")
     if out.is_dir():

@@ -15,6 +15,7 @@ from pluria.cli import app
 COMMANDS = (
     "demo", "run", "search", "report", "sample", "predict", "score", "export", "inspect", "perplexity", "generate",
     "plan", "serve", "methods", "doctor", "check", "merge",
+    "statistics",
 )  # fmt: skip
 
 LOADED = """

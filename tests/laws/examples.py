@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pluria.core.adapter import Adapter, LowRank
 from pluria.core.ensemble import Ensemble, stack
 from pluria.core.params import Params, params_of
-from pluria.merge import leafwise
+from pluria.merge import leafwise, linear
 from pluria.pool import mean_probability
 from pluria.recipe.catalogue import CATALOGUE
 from pluria.recipe.method import Method
@@ -114,6 +115,18 @@ def one_expert(merge: Callable[..., dict[str, Tensor]], ensemble: Ensemble) -> d
     return {name: value[0] for name, value in made.items()}
 
 
+def steps(ensemble: Ensemble, base: Params) -> list[Adapter]:
+    """The matrix of each member as an adapter of the base."""
+    return [
+        {"a.weight": LowRank(one["a.weight"] - base["a.weight"], torch.eye(5).to(base["scale"]))} for one in ensemble
+    ]
+
+
+def onto(base: Params, adapter: Adapter) -> dict[str, Tensor]:
+    """A base with an adapter's products added."""
+    return {n: (v + adapter[n].product()).to(v.dtype) if n in adapter else v for n, v in base.items()}
+
+
 Merge = Callable[[Ensemble, Params], dict[str, Tensor]]
 
 
@@ -163,6 +176,12 @@ MERGES: dict[str, Callable[[Callable[..., Any]], Merge]] = {
     "regmean_plus": lambda f: lambda e, base: f(e, lambda p, k: gram(list(e)[k]["a.weight"] * p["a.bias"][:5])),
     "adamerging": lambda f: lambda ensemble, base: f(ensemble, slope, base=base, steps=10, rate=0.05),
     "merge_experts": lambda f: lambda ensemble, base: one_expert(f, ensemble),
+    "add_adapters": lambda f: lambda ensemble, base: f(base, steps(ensemble, base)),
+    "adapted": lambda f: lambda e, base: leafwise(f(base, steps(e, base), e.weights), linear()),
+    "sum_adapters": lambda f: lambda ensemble, base: onto(base, f(steps(ensemble, base))),
+    "extract_adapter": lambda f: (
+        lambda e, base: onto(base, f(base, {"a.weight": leafwise(e, linear())["a.weight"]}, rank=5, names=["a.weight"]))
+    ),
     "zipit": lambda f: lambda ensemble, base: f(Hidden(), ensemble, [images(8)[:, 0, 0]], alpha=1.0),
 }
 """How a merge is called: (ensemble, base) -> params. A leafwise method gives a rule, others take the ensemble."""

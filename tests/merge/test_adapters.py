@@ -14,6 +14,7 @@ from pluria.core.ensemble import stack
 from pluria.core.errors import CheckpointError
 from pluria.core.params import params_of
 from pluria.merge import adapted, add_adapters, extract_adapter, leafwise, linear, sum_adapters, ties
+from pluria.merge.adding import adding
 from pluria.predict import predict
 
 
@@ -138,3 +139,27 @@ def test_mistakes_say_what_to_do() -> None:
         sum_adapters([{"w": part(1, 0)}], rank=0)
     with pytest.raises(ValueError, match=r"\[out, r\] and \[r, in\] with one r; got \[7, 2\] and \[3, 5\]"):
         LowRank(torch.zeros(7, 2), torch.zeros(3, 5))
+
+
+def test_adapters_are_added_to_a_base_in_pieces() -> None:
+    draw = torch.Generator().manual_seed(0)
+    base = {"w": torch.randn(7, 5, generator=draw), "conv": torch.randn(4, 3, 2, 2, generator=draw), "b": torch.ones(7)}
+    one = {"w": LowRank(torch.randn(7, 2, generator=draw), torch.randn(2, 5, generator=draw), 0.5)}
+    other = {
+        "w": LowRank(torch.randn(7, 1, generator=draw), torch.randn(1, 5, generator=draw)),
+        "conv": LowRank(torch.randn(4, 1, generator=draw), torch.randn(1, 12, generator=draw)),
+    }
+    wanted = add_adapters(base, [one, other], [0.3, -2.0])
+    made = leafwise(stack([base]), adding([one, other], [0.3, -2.0]))
+    assert all(torch.equal(made[name], value) for name, value in wanted.items())
+    point = {"conv": LowRank(torch.ones(4, 1), torch.ones(1, 3))}  # of a kernel, the same at each place
+    assert torch.equal(leafwise(stack([base]), adding([point]))["conv"], add_adapters(base, [point])["conv"])
+    for wrong, said in (
+        ({"v": one["w"]}, "have no v"),
+        ({"b": one["w"]}, "'b' has shape"),
+        ({"w": point["conv"]}, "(4, 3)"),
+    ):
+        with pytest.raises(ValueError, match=said.replace("(", r"\(").replace(")", r"\)")):
+            leafwise(stack([base]), adding([wrong]))
+    with pytest.raises(ValueError, match="give one adapter or more"):
+        adding([])

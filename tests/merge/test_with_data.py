@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from pluria.core.ensemble import stack
 from pluria.core.params import Params, params_of
 from pluria.merge import (
+    Rules,
     adamerging,
     fisher,
     fisher_information,
@@ -211,3 +214,20 @@ def test_adamerging_walks_down_the_entropy_in_its_box() -> None:
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(pinned.values(), ends, strict=True))
     with pytest.raises(ValueError, match="scales start in"):
         adamerging(ensemble, objective, base=base, start=1.5)
+
+
+def test_adamerging_plus_plus_takes_what_ties_takes() -> None:
+    base = {"w": torch.tensor([1.0, 1.0, 1.0])}
+    steps = torch.tensor([[3.0, -1.0, 0.1], [1.0, 2.0, 0.2]])  # two of three stay; the second place elects a plus
+    pair = stack([{"w": base["w"] + step} for step in steps])
+    made = adamerging(pair, lambda params: (0.0, {}), base=base, start=0.5, steps=0, density=0.67)
+    assert torch.allclose(made["w"], torch.tensor([1 + 0.5 * (3 + 1), 1 + 0.5 * 2, 1.0]))
+    with pytest.raises(ValueError, match="density lies in"):
+        adamerging(pair, lambda params: (0.0, {}), base=base, density=0.0)
+
+
+@pytest.mark.parametrize("rule", [fisher, regmean])
+def test_tables_of_another_network_are_refused(rule: Callable[..., Rules]) -> None:
+    tables = [{"v.weight": torch.eye(2, dtype=torch.float64)}] * 2
+    with pytest.raises(ValueError, match=r"the models have no v\.weight; they have w, \.\.\."):
+        leafwise(stack([{"w": torch.eye(2)}] * 2), rule(tables))

@@ -26,6 +26,7 @@ NEED_ARGUMENTS = (
     "search",
     "sample",
     "merge",
+    "statistics",
     "check",
     "predict",
     "score",

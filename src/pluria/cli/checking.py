@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pluria.cli.ensembles import Arguments, DataArguments, data_spec
+from pluria.cli.ensembles import Arguments, DataArguments
 from pluria.cli.options import Json, mistakes, pairs, show
+from pluria.cli.rows import network_for, rows_for
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import nn
 
     from pluria.check import Between, Check, Measured
-    from pluria.zoo import Dataset
 
 
 def check(
@@ -42,35 +41,21 @@ def check(
     from dataclasses import asdict
 
     from pluria.check import check as checked
+    from pluria.recipe.schema import Network
 
     with mistakes():
         if (model is None) != (data is None):
             raise ValueError("losses need both --model and --data")
         ready: dict[str, Any] = {}
         if model is not None and data is not None:
-            network = _network(model, pairs(argument, "--argument"), trust)
-            held = _rows(network, data, pairs(data_argument, "--data-argument"), rows)
+            spec = Network(model=model, arguments=pairs(argument, "--argument"))
+            network = network_for(spec, trust=trust, built=True)
+            held = rows_for(network, data, pairs(data_argument, "--data-argument"), rows)
             ready = {"network": network, "batches": held.batches(batch), "heads": heads}
         found = checked(models, base=base, **ready)
     if json:
         return show(asdict(found))
     _told(found)
-
-
-def _network(model: str, arguments: dict[str, Any], trust: bool) -> nn.Module:
-    from pluria.recipe.resolve import built
-    from pluria.recipe.schema import Network
-
-    return built(Network(model=model, arguments=arguments), trust=trust)
-
-
-def _rows(network: nn.Module, data: str, arguments: dict[str, Any], count: int) -> Dataset:
-    from pluria.recipe.check import check_fits
-    from pluria.recipe.resolve import dataset
-
-    held = dataset(data_spec(data, arguments))
-    check_fits(network, held)
-    return held.take(slice(0, count))
 
 
 def _told(found: Check) -> None:

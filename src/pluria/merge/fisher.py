@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pluria.core.params import Params
 from pluria.merge.linear import linear
-from pluria.merge.rule import Piece, Rule, Rules
+from pluria.merge.rule import Named, Piece, Rule, Rules
 
 
 def fisher(
@@ -43,9 +43,6 @@ def fisher(
     scales = [1 / _length(table) if normalise else 1.0 for table in fishers]
 
     def rule(name: str) -> Rule:
-        if name not in fishers[0]:
-            return linear()
-
         def combine(piece: Piece, _: Any) -> Tensor:
             total = torch.zeros(piece.values.shape[1:], dtype=torch.float64)
             mass, mean, even = total.clone(), total.clone(), piece.weights.tolist()
@@ -58,7 +55,7 @@ def fisher(
 
         return Rule(combine, members=len(fishers))
 
-    return rule
+    return Named({name: rule(name) for name in fishers[0]}, linear())
 
 
 def _part(table: Tensor, piece: Piece) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pluria.core.errors import CheckpointError
 from pluria.core.params import listed
 from pluria.merge.engine import Leaf, Source
-from pluria.merge.rule import Rule, Rules
+from pluria.merge.rule import Named, Rule, Rules
 
 Counters = Literal["first", "sum"]
 COUNTER = "num_batches_tracked"
@@ -40,6 +40,8 @@ def leaves_of(
     """
     everyone = [*members, *([] if base is None else [base])]
     _check(everyone)
+    if isinstance(rules, Named):
+        rules.check(members[0].outline)
     made = []
     for name, value in members[0].outline.items():
         if value.is_floating_point():

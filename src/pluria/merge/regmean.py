@@ -25,7 +25,7 @@ from pluria.core.params import Params
 from pluria.core.reduce import weighted_sum
 from pluria.merge.leafwise import leafwise
 from pluria.merge.linear import linear
-from pluria.merge.rule import Piece, Rule, Rules
+from pluria.merge.rule import Named, Piece, Rule, Rules
 from pluria.numbers.grid import Layout, layout
 
 Measure = Callable[[Params, int], Params]
@@ -49,9 +49,6 @@ def regmean(grams: Sequence[Params], *, off: float = 0.9, layouts: Mapping[str, 
         raise ValueError(f"the members' moments are not of the same layers: {', '.join(sorted(set(odd))[:5])}")
 
     def rule(name: str) -> Rule:
-        if name not in grams[0]:
-            return linear()
-
         def combine(piece: Piece, _: Any) -> Tensor:
             form = (layouts or {}).get(name) or layout(piece.shape)
             second = torch.stack([_fits(table[name], form, name) for table in grams])
@@ -65,7 +62,7 @@ def regmean(grams: Sequence[Params], *, off: float = 0.9, layouts: Mapping[str, 
 
         return Rule(combine, members=len(grams), pieces="tensor")
 
-    return rule
+    return Named({name: rule(name) for name in grams[0]}, linear())
 
 
 def regmean_plus(

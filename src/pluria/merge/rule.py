@@ -10,7 +10,7 @@ are fixed, and what was measured on them is added in their order: threads change
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,6 +102,26 @@ class Rule:
     members: int | None = None
     pieces: Literal["block", "row", "tensor"] = "block"
     scope: Literal["tensor", "model"] = "tensor"
+
+
+@dataclass(frozen=True)
+class Named:
+    """Rules of some tensors by their names, and that of all others; a name that the models lack is refused."""
+
+    some: Mapping[str, Rule]
+    rest: Rule
+
+    def __call__(self, name: str) -> Rule:
+        """The rule of a tensor."""
+        return self.some.get(name, self.rest)
+
+    def check(self, names: Collection[str]) -> None:
+        """Raise ValueError unless all tensors that have rules of their own are there."""
+        if odd := [name for name in self.some if name not in names]:
+            raise ValueError(
+                f"the models have no {', '.join(odd[:5])}{', ...' * (len(odd) > 5)}; they have "
+                f"{', '.join(list(names)[:5])}, ..."
+            )
 
 
 Rules = Rule | Callable[[str], Rule]

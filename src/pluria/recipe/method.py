@@ -41,6 +41,7 @@ class Method:
     """One row. `breaks` gives the reason for each law that does not hold.
 
     maker   how a recipe calls a sampler; for a leafwise merge, the function of its options that gives its `Rule`
+    runner  how the command line calls a merge that is no rule: (bench, options) -> params, or an ensemble
     """
 
     name: str
@@ -51,6 +52,7 @@ class Method:
     laws: tuple[str, ...]
     breaks: Mapping[str, str] = field(default_factory=dict)
     maker: str | None = None
+    runner: str | None = None
 
     def load(self) -> Callable[..., Any]:
         """The function itself."""
@@ -66,12 +68,18 @@ class Method:
             raise ValueError(f"method {self.name!r} cannot be an arm of a recipe")
         return _load(self.maker)
 
+    def run(self, bench: Any, options: Mapping[str, Any]) -> Any:
+        """Call a merge that is no rule, as the command line does; ValueError for methods that are not called so."""
+        if self.runner is None:
+            raise ValueError(f"method {self.name!r} is not called with models in memory")
+        return _load(self.runner)(bench, **options)
+
     def options(self) -> dict[str, inspect.Parameter]:
-        """What a recipe may set for this method, besides `members`; keys and unlabelled inputs come from the run."""
-        if self.maker is None:
+        """What a recipe or the command line may set, besides `members`; keys and rows come from the run."""
+        if (path := self.maker or self.runner) is None:
             return {}
-        given = inspect.signature(_load(self.maker), eval_str=True).parameters
-        return {n: p for n, p in given.items() if n not in ("model", "members", "key", "inputs")}
+        given = inspect.signature(_load(path), eval_str=True).parameters
+        return {n: p for n, p in given.items() if n not in ("model", "members", "key", "inputs", "bench")}
 
 
 def _load(path: str) -> Callable[..., Any]:

@@ -21,7 +21,8 @@ from pluria.recipe.merging import files as merging
 from pluria.store.receiving import work_folder
 from recipe.merging.files import digest, params, start, write
 
-LEAFWISE = [row for row in methods("merge") if row.maker and "statistics" not in row.options()]
+RULES = [row for row in methods("merge") if row.maker]
+LEAFWISE = [row for row in RULES if not {"statistics", "adapters"} & set(row.options())]
 
 
 def equal(one: Params, other: Params) -> bool:

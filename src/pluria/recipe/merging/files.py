@@ -22,11 +22,12 @@ from pluria.core.errors import CheckpointError, PluriaError
 from pluria.core.weights import checked_weights
 from pluria.merge.engine import Leaf, Task, run
 from pluria.merge.leaves import Counters, leaves_of, whole_numbers
-from pluria.merge.rule import Rule, Rules
+from pluria.merge.rule import Named, Rule, Rules
 from pluria.recipe.catalogue import methods
 from pluria.recipe.merging.cost import Cost, cost_of
 from pluria.recipe.merging.statistics import hashes as hashes_of
 from pluria.recipe.merging.target import Layout, layout_of, write_beside
+from pluria.recipe.method import Method
 from pluria.recipe.schema import nearest_name
 from pluria.store.receiving import Receiver, receiving
 from pluria.store.shards import SHARD
@@ -108,6 +109,7 @@ def _leaves(merge: Merge, members: Sequence[Streamed], base: Streamed | None) ->
     if not members:
         raise ValueError("nothing to merge; give one model or more")
     names = list(members[0].outline)
+    tied = _tied([*members, *([] if base is None else [base])])
     settings = merge.varying(names) if merge.varying else lambda name: (merge.weights, merge.options)
     made: dict[str, Rules] = {}
 
@@ -116,17 +118,18 @@ def _leaves(merge: Merge, members: Sequence[Streamed], base: Streamed | None) ->
         options = settings(name)[1]
         known = json.dumps(options, sort_keys=True, default=str)
         if known not in made:
-            made[known] = rule_of(merge.method, options, merge.seed)
+            made[known] = fresh = rule_of(merge.method, options, merge.seed)
+            if isinstance(fresh, Named):
+                fresh.check([each for each in names if each not in tied])
         own = made[known]
         return own if isinstance(own, Rule) else own(name)
 
     def weights(name: str) -> Tensor:
-        return _normalised(settings(name)[0], len(members))
+        return normalised(settings(name)[0], len(members))
 
     leaves = leaves_of(members, base, rule, weights, dtype=dtype_of(merge.dtype))
     if len({id(leaf.rule) for leaf in leaves if leaf.rule.scope == "model"}) > 1:
         raise ValueError(f"{merge.method} measures the whole model, so its options are the same for all tensors")
-    tied = _tied([*members, *([] if base is None else [base])])
     return [leaf for leaf in leaves if leaf.name not in tied]
 
 
@@ -135,22 +138,30 @@ def rule_of(method: str, options: Mapping[str, Any], seed: int = 0) -> Rules:
 
     Raises PluriaError for another method, and for options that it does not have, or has no default for.
     """
-    rows = {row.name: row for row in methods("merge") if row.maker}
+    row = checked_options(method, options)
+    if row.maker is None:
+        raise PluriaError(f"{method} is no merge tensor by tensor: it needs {row.needs}, and the models in memory")
+    make = row.make
+    seeded = {"key": seed} if "key" in inspect.signature(make).parameters else {}
+    made: Rules = make(**options, **seeded)
+    if not (isinstance(made, Rule) or callable(made)):
+        raise TypeError(f"{method}: a leafwise method gives a Rule; got {type(made).__name__}")
+    return made
+
+
+def checked_options(method: str, options: Mapping[str, Any]) -> Method:
+    """The row of a merge, whose options are all known and given where they have no default; PluriaError otherwise."""
+    rows = {row.name: row for row in methods("merge") if row.maker or row.runner}
     if method not in rows:
         raise PluriaError(f"no method {method!r} merges files{nearest_name(method, sorted(rows))}")
     known = rows[method].options()
     if unknown := [name for name in options if name not in known]:
         there = nearest_name(unknown[0], sorted(known)) if known else "; it has none"
         raise PluriaError(f"{method} has no option {unknown[0]!r}{there}")
-    make = rows[method].make
     needed = [name for name, each in known.items() if each.default is each.empty and name not in options]
     if needed:
         raise PluriaError(f"{method} needs the option {needed[0]!r}")
-    seeded = {"key": seed} if "key" in inspect.signature(make).parameters else {}
-    made: Rules = make(**options, **seeded)
-    if not (isinstance(made, Rule) or callable(made)):
-        raise TypeError(f"{method}: a leafwise method gives a Rule; got {type(made).__name__}")
-    return made
+    return rows[method]
 
 
 def dtype_of(name: str | None) -> torch.dtype | None:
@@ -162,7 +173,8 @@ def dtype_of(name: str | None) -> torch.dtype | None:
     return None if name is None else known[name]
 
 
-def _normalised(weights: Sequence[float] | None, count: int) -> Tensor:
+def normalised(weights: Sequence[float] | None, count: int) -> Tensor:
+    """Mixing weights `[K]` of sum one, equal ones for None; ValueError for another number, negative or all zero."""
     held = checked_weights(torch.tensor([1.0] * count if weights is None else list(weights), dtype=torch.float64))
     if held.shape != (count,):
         raise ValueError(f"{count} models need {count} weights; got {held.tolist()}")

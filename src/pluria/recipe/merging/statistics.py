@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pluria.core.errors import CheckpointError
 from pluria.merge.fisher import fisher as fisher_merge
+from pluria.merge.information import fisher_information
 from pluria.merge.regmean import regmean as regmean_merge
 from pluria.merge.rule import Rules
+from pluria.sample import moments
+from pluria.store.peft import TENSORS
 from pluria.store.streamed import hashed
 from pluria.store.tensors import opened, read_tensor
 
@@ -28,11 +31,31 @@ def regmean(*, statistics: Sequence[str], off: float = 0.9) -> Rules:
     return regmean_merge(_tables(statistics), off=off)
 
 
+def measured(
+    kind: str, network: nn.Module, inputs: Sequence[Tensor], options: Mapping[str, Any]
+) -> Mapping[str, Tensor]:
+    """A table of one network on its own inputs, for a later merge by `fisher` or `regmean`.
+
+    Raises ValueError for another kind, and for options that it does not have.
+    """
+    known = {"fisher": ("sampled", "likelihood"), "regmean": ()}
+    if kind not in known:
+        raise ValueError(f"statistics are of {' or '.join(known)}; got {kind!r}")
+    if odd := [name for name in options if name not in known[kind]]:
+        raise ValueError(f"statistics of {kind} have no option {odd[0]!r}")
+    if kind == "fisher":
+        return fisher_information(network, inputs, **options)
+    return moments(network, inputs).second
+
+
 def hashes(options: Mapping[str, Any]) -> dict[str, Any]:
-    """For a manifest: the files of statistics with their hashes, or nothing."""
-    paths = options.get("statistics", ())
-    told = [{"file": Path(path).name, "sha256": hashed(Path(path))} for path in paths]
-    return {"statistics": told} if told else {}
+    """For a manifest: the files of statistics or adapters among the options, with their hashes."""
+    found = {}
+    for option, paths in options.items():
+        if option in ("statistics", "adapters"):
+            files = [Path(path) / TENSORS if option == "adapters" else Path(path) for path in paths]
+            found[option] = [{"file": file.name, "sha256": hashed(file)} for file in files]
+    return found
 
 
 def _tables(paths: Sequence[str]) -> list[dict[str, Tensor]]:

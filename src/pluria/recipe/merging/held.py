@@ -1,0 +1,155 @@
+"""Merges that run the network, or hold all models: files to memory, to one model on disk.
+
+headers -> checks, layout, cost -> (told, nothing written yet) -> models and network in memory -> merged -> in place
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from pluria.align import rebasin
+from pluria.core.ensemble import Ensemble, stack
+from pluria.core.errors import PluriaError
+from pluria.core.model import tensors
+from pluria.core.params import Params, check_fit, params_of
+from pluria.merge.engine import Leaf
+from pluria.merge.leafwise import leafwise
+from pluria.merge.leaves import leaves_of
+from pluria.merge.linear import linear
+from pluria.recipe.merging.bench import Bench, check_rows
+from pluria.recipe.merging.cost import Cost, cost_of
+from pluria.recipe.merging.files import Merge, checked_options, dtype_of, manifest, normalised, rule_of
+from pluria.recipe.merging.target import Layout, layout_of, write_beside
+from pluria.recipe.method import Method
+from pluria.store.checkpoint import read_checkpoint
+from pluria.store.export import export_members
+from pluria.store.pretrained import network_in
+from pluria.store.receiving import receiving
+from pluria.store.shards import SHARD
+from pluria.store.streamed import Streamed, hashed, streamed
+from pluria.zoo.dataset import Batches
+
+TO_MEMBERS = ("mix",)
+"""Methods that give as many models as they take, which are written into a folder."""
+
+
+def merge_held(
+    merge: Merge,
+    out: str | os.PathLike[str],
+    *,
+    network: nn.Module | None = None,
+    rows: Sequence[Batches] = (),
+    align: Literal["weights", "activations"] | None = None,
+    repair: bool = False,
+    shard: int = SHARD,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    told: Callable[[Cost], None] = lambda cost: None,
+) -> Cost:
+    """Merge checkpoints that are held in memory into `out`, by any method that is no rule, or by a rule.
+
+    network   what the models' tensors belong to; `rows` are batches that it is run on, one set or one for each model
+    align     re-basin before the merge: hidden places of all models permuted to those of the first
+    repair    after it: batch-norm statistics refreshed, or layers that vary too little made larger
+
+    Raises what `merge_files` raises, and ValueError for a network or rows that are missing, or that nothing reads.
+    """
+    row = _row(merge, network is not None, align is not None or repair)
+    check_rows(rows, len(merge.models))
+    with streamed([*merge.models, *([] if merge.base is None else [merge.base])]) as sources:
+        members, base = sources[: len(merge.models)], None if merge.base is None else sources[-1]
+        if not members:
+            raise ValueError("nothing to merge; give one model or more")
+        weights = normalised(merge.weights, len(members))
+        leaves = leaves_of(members, base, linear(), weights, dtype=dtype_of(merge.dtype))
+        layout = _layout(merge, sources, base or members[0], leaves, Path(out), shard, overwrite)
+        cost = _cost(leaves, sources, layout)
+        told(cost)
+        if not dry_run:
+            held = [_params(source.label, network) for source in sources]
+            ensemble = stack(held[: len(members)]).reweight(weights)
+            bench = Bench(ensemble, None if base is None else held[-1], network, tuple(rows), merge.seed, repair)
+            bench = bench if align is None else _aligned(bench, align)
+            _put(merge, sources, layout, leaves, _made(row, merge, bench))
+    return cost
+
+
+def _row(merge: Merge, network: bool, changes: bool) -> Method:
+    """The row of a method, once its options are known to exist."""
+    row = checked_options(merge.method, merge.options)
+    if row.maker and not changes:
+        raise ValueError(
+            f"{merge.method} runs no network: leave out --model and --data, or ask for --align or --repair"
+        )
+    if changes and not network:
+        raise ValueError("--align and --repair run the network: give --model and --data")
+    if changes and (merge.base is not None or row.name == "merge_experts"):
+        raise ValueError("--align and --repair are for networks that were trained apart, without a base")
+    return row
+
+
+def _made(row: Method, merge: Merge, bench: Bench) -> Params | Ensemble:
+    if row.maker:
+        rule = rule_of(merge.method, merge.options, merge.seed)
+        made: Params | Ensemble = leafwise(bench.ensemble, rule, base=bench.base, counters=merge.counters)
+    else:
+        made = row.run(bench, merge.options)
+    return made if isinstance(made, Ensemble) else bench.mended(made)
+
+
+def _aligned(bench: Bench, by: Literal["weights", "activations"]) -> Bench:
+    return replace(bench, ensemble=rebasin(bench.model, bench.ensemble, bench.inputs(), by=by))
+
+
+def _params(path: str, network: nn.Module | None) -> Params:
+    """A model's tensors, by the names that its network has for them."""
+    if network is not None and (Path(path) / "config.json").is_file():
+        return params_of(network_in(path))
+    found = read_checkpoint(path).params
+    if network is not None:
+        check_fit(found, tensors(network), what=path)
+    return found
+
+
+def _layout(
+    merge: Merge, sources: Sequence[Streamed], first: Streamed, leaves: Sequence[Leaf], out: Path, shard: int,
+    overwrite: bool,
+) -> Layout:  # fmt: skip
+    if merge.method not in TO_MEMBERS:
+        return layout_of(sources, first, leaves, out, shard=shard, overwrite=overwrite)
+    if out.suffix or out.is_file() or (out.is_dir() and any(out.iterdir()) and not overwrite):
+        raise PluriaError(f"{out}: {merge.method} gives as many models as it takes; name a new folder")
+    return Layout(out, {f"{k}": dict(first.outline) for k in range(len(merge.models))}, None)
+
+
+def _cost(leaves: Sequence[Leaf], sources: Sequence[Streamed], layout: Layout) -> Cost:
+    size = sum(v.numel() * v.element_size() for source in sources for v in source.outline.values())
+    return replace(cost_of(leaves, sources, layout, 1), readings=1, read=size, memory=size)
+
+
+def _put(
+    merge: Merge, sources: Sequence[Streamed], layout: Layout, leaves: Sequence[Leaf], made: Params | Ensemble
+) -> None:
+    """Write what was merged, with where it came from."""
+    if isinstance(made, Ensemble):
+        export_members(made, layout.out)
+        return
+    final = manifest(merge, sources, {file: hashed(file) for source in sources for file in source.files})
+    identity, texts = json.dumps(final, sort_keys=True), layout.texts(final)
+    kinds = {leaf.name: leaf.dtype for leaf in leaves}
+    options: dict[str, Any] = {"identity": identity, "folder": layout.origin is not None, "restart": True}
+    with receiving(layout.out, layout.files, texts, **options) as receiver:
+        for names in layout.files.values():
+            for name in names:
+                receiver.write(
+                    name, 0, made[name].detach().to(kinds.get(name, made[name].dtype)).contiguous().reshape(-1)
+                )
+                receiver.mark(name)
+        write_beside(receiver.folder, layout, final, merge.dtype)

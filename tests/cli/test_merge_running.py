@@ -1,0 +1,273 @@
+"""pluria merge of methods that run the network: each makes the model its function makes, and says what it lacks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
+
+from cli.conftest import Pluria
+from cli.user import process
+from pluria import params_of, rebasin, stack
+from pluria.align import repair
+from pluria.core.params import Params
+from pluria.merge import (
+    Rules,
+    bang,
+    fisher,
+    fisher_information,
+    greedy_soup,
+    leafwise,
+    linear,
+    logit_scales,
+    mix,
+    regmean,
+)
+from pluria.predict import gather, predict
+from pluria.recipe.catalogue import methods
+from pluria.recipe.merging.adapters import TO_FOLDER
+from pluria.sample import moments
+from pluria.zoo import network, read
+from pluria.zoo.fit import fit
+
+NETWORK = ("--model", "mlp", "--argument", "inputs=64", "--argument", "classes=10", "--argument", "hidden=[12]")
+MODELS = ("0.safetensors", "1.safetensors", "2.safetensors")
+BASE = ("--base", "base.safetensors")
+SHORT = {
+    "greedy_soup": (),
+    "pruned_soup": (),
+    "radin_soup": ("--set", "evaluations=2"),
+    "learned_soup": ("--set", "steps=8", "--set", "groups=layer"),
+    "soft_merge": ("--set", "steps=8", "--set", "groups=model"),
+    "manifold_mixing": ("--set", "steps=3"),
+    "evolved_soup": ("--set", "population=5", "--set", "generations=1"),
+    "bang": ("--set", "head=[head.weight, head.bias]"),
+    "regmean_plus": ("--set", "off=1.0"),
+    "adamerging": (*BASE, "--set", "steps=8", "--set", "density=0.5"),
+    "zipit": ("--set", "alpha=0.5"),
+}
+"""Methods that run the network on rows, and options that make them short."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, three fine-tunes of it on parts of the digits, and rows that none of them saw."""
+    place = tmp_path_factory.mktemp("models")
+    rows = read("digits", split="train")
+    base = fit(network("mlp", inputs=64, classes=10, hidden=[12]), rows, epochs=3, batch=50, rate=0.01, seed=0)
+    save_file(params_of(base), place / "base.safetensors")
+    for k in range(3):
+        part = rows.take(slice(k * 200, (k + 1) * 200))
+        tuned = fit(base, part, epochs=6, batch=50, rate=0.01, seed=k + 1)
+        save_file(params_of(tuned), place / f"{k}.safetensors")
+    held = read("digits", split="test").split_half()[0]
+    x, y = held.normalise(held.inputs).numpy(), held.targets.numpy()
+    np.savez(place / "held.npz", x=x, y=y)
+    for k in range(3):
+        np.savez(place / f"own-{k}.npz", x=x[k::3], y=y[k::3])
+    return place
+
+
+@pytest.fixture
+def models(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Params]:
+    monkeypatch.chdir(folder)
+    (folder / "out.safetensors").unlink(missing_ok=True)
+    return [load_file(name) for name in MODELS]
+
+
+def model() -> torch.nn.Module:
+    return network("mlp", inputs=64, classes=10, hidden=[12])
+
+
+def held() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    rows = np.load("held.npz")
+    return [(torch.from_numpy(rows["x"]), torch.from_numpy(rows["y"]))]
+
+
+def loss(params: Params) -> float:
+    outputs, targets = gather(predict(model(), stack([params]), held()))
+    assert targets is not None
+    return float(cross_entropy(outputs[0], targets))
+
+
+def same(one: Params, other: Params) -> bool:
+    return set(one) == set(other) and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_every_merge_of_the_catalogue_has_a_command() -> None:
+    rows = [row for row in methods("merge") if not row.maker]
+    assert {row.name for row in rows} == {*SHORT, *TO_FOLDER, "amortised", "mix", "merge_experts"}
+    assert all(row.runner or row.name in TO_FOLDER for row in rows)
+
+
+@pytest.mark.parametrize("method", SHORT)
+def test_each_makes_one_network_of_many(models: list[Params], pluria: Pluria, method: str) -> None:
+    done = pluria("merge", method, *MODELS, *NETWORK, "--data", "held.npz", *SHORT[method], "--out", "out.safetensors")
+    assert (done.code, done.out) == (0, f"wrote out.safetensors: 910 parameters, {method}\n"), done.err
+    made = load_file("out.safetensors")
+    assert {n: v.shape for n, v in made.items()} == {n: v.shape for n, v in models[0].items()}
+    assert loss(made) < 1.3 * max(loss(one) for one in models)
+    first = (Path("out.safetensors").read_bytes(), made)
+    again = pluria("merge", method, *MODELS, *NETWORK, "--data", "held.npz", *SHORT[method], "--out", "out.safetensors")
+    assert again.code == 0
+    assert Path("out.safetensors").read_bytes() == first[0]
+
+
+def test_what_is_written_is_what_the_function_gives(models: list[Params], pluria: Pluria) -> None:
+    given = (*NETWORK, "--data", "held.npz", "--out", "out.safetensors")
+    assert pluria("merge", "greedy_soup", *MODELS, *given).code == 0
+    made = load_file("out.safetensors")
+    assert same(made, greedy_soup(stack(models), loss))
+    assert loss(made) <= min(loss(one) for one in models)
+    assert pluria("merge", "bang", *MODELS, *given, "--weights", "1,1,2", *SHORT["bang"]).code == 0
+    ensemble = stack(models).reweight(torch.tensor([1.0, 1.0, 2.0]))
+    scales = logit_scales(gather(predict(model(), ensemble, held()))[0])
+    assert same(load_file("out.safetensors"), leafwise(ensemble, bang(scales, ["head.weight", "head.bias"])))
+
+
+def test_the_manifest_says_where_it_came_from(models: list[Params], pluria: Pluria) -> None:
+    from safetensors import safe_open
+
+    given = ("--data", "held.npz", "--out", "out.safetensors", "--set", "steps=2", "--json")
+    done = pluria("merge", "learned_soup", *MODELS, *NETWORK, *given)
+    assert json.loads(done.out)["parameters"] == 910
+    with safe_open("out.safetensors", "pt") as file:
+        told = json.loads(file.metadata()["merge"])
+    assert (told["method"], told["options"], len(told["models"])) == ("learned_soup", {"steps": 2}, 3)
+    assert all(len(one["files"][0]["sha256"]) == 64 for one in told["models"])
+
+
+def test_each_model_has_rows_of_its_own(models: list[Params], pluria: Pluria) -> None:
+    rows = [part for k in range(3) for part in ("--data", f"own-{k}.npz")]
+    for method in ("regmean_plus", "adamerging"):
+        given = (*MODELS, *NETWORK, *SHORT[method], "--out", "out.safetensors")
+        assert pluria("merge", method, *given, "--data", "held.npz").code == 0
+        shared = load_file("out.safetensors")
+        assert pluria("merge", method, *given, *rows).code == 0
+        assert not same(shared, load_file("out.safetensors"))
+    done = pluria(
+        "merge", "regmean_plus", *MODELS, *NETWORK, "--data", "own-0.npz", "--data", "own-1.npz", "--out", "o"
+    )
+    assert "one set of rows serves all models, or each has its own; got 2 for 3 models" in done.err
+
+
+def test_statistics_are_made_once_and_merged_later(models: list[Params], pluria: Pluria) -> None:
+    for kind in ("fisher", "regmean"):
+        for k in range(3):
+            given = ("--data", f"own-{k}.npz", "--out", f"{kind}-{k}.safetensors")
+            done = pluria("statistics", kind, MODELS[k], *NETWORK, *given)
+            assert (done.code, done.err) == (0, "")
+            assert done.out.startswith(f"wrote {kind}-{k}.safetensors: {kind} of ")
+        again = pluria("statistics", kind, MODELS[0], *NETWORK, *given[:2], "--out", "x", "--dry-run", "--json")
+        assert json.loads(again.out)["shapes"]["head.weight"][-1] == 12
+        files = f"statistics=[{', '.join(f'{kind}-{k}.safetensors' for k in range(3))}]"
+        assert pluria("merge", kind, *MODELS, "--set", files, "--out", "out.safetensors").code == 0
+        assert same(load_file("out.safetensors"), leafwise(stack(models), in_memory(kind, models)))
+
+
+def in_memory(kind: str, models: list[Params]) -> Rules:
+    """The rule of statistics that are made anew."""
+    tables = []
+    for k, params in enumerate(models):
+        net = model()
+        net.load_state_dict(dict(params))
+        inputs = list(torch.from_numpy(np.load(f"own-{k}.npz")["x"]).split(250))
+        tables.append(fisher_information(net, inputs) if kind == "fisher" else moments(net, inputs).second)
+    return fisher(tables) if kind == "fisher" else regmean(tables)
+
+
+def test_networks_trained_apart_are_aligned_before_and_repaired_after(
+    folder: Path, models: list[Params], pluria: Pluria
+) -> None:
+    train = read("digits", split="train")
+    for seed in (5, 6):
+        alone = network("mlp", inputs=64, classes=10, hidden=[12], seed=seed)
+        save_file(params_of(fit(alone, train, epochs=6, batch=50, rate=0.01, seed=seed)), f"apart-{seed}.safetensors")
+    apart = ["apart-5.safetensors", "apart-6.safetensors"]
+    given = ("linear", *apart, *NETWORK, "--data", "held.npz", "--out", "out.safetensors")
+    assert pluria("merge", *given, "--align", "weights", "--repair").code == 0
+    made, inputs = load_file("out.safetensors"), [x for x, _ in held()]
+    aligned = rebasin(model(), stack([load_file(name) for name in apart]), inputs)
+    assert same(made, repair(model(), leafwise(aligned, linear()), aligned, inputs))
+    assert loss(made) < loss(leafwise(stack([load_file(name) for name in apart]), linear()))
+
+
+def test_an_optimiser_draws_to_one_model_after_another(models: list[Params], pluria: Pluria) -> None:
+    given = ("merge", "amortised", *MODELS, *BASE, "--out", "out.safetensors")
+    assert pluria(*given).code == 0
+    mean = leafwise(stack(models), linear())
+    made = load_file("out.safetensors")
+    assert all(torch.allclose(made[name], mean[name], atol=1e-6) for name in mean)
+    assert pluria(*given, "--set", "optimiser=adamw", "--set", "rate=0.01").code == 0
+    assert not same(load_file("out.safetensors"), made)
+    assert "go together" in pluria(*given, "--set", "rate=0.01").err
+    assert "one of adam, adamw" in pluria(*given, "--set", "optimiser=adm", "--set", "rate=0.01").err
+
+
+def test_gossip_gives_as_many_models_as_it_takes(models: list[Params], pluria: Pluria, tmp_path: Path) -> None:
+    ring = "matrix=[[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]]"
+    done = pluria("merge", "mix", *MODELS, "--set", ring, "--out", tmp_path / "round")
+    assert done.code == 0, done.err
+    mixed = mix(stack(models), torch.full((3, 3), 0.25) + 0.25 * torch.eye(3))
+    for k in range(3):
+        assert same(load_file(tmp_path / "round" / f"member-000{k}.safetensors"), mixed.params(k))
+    said = pluria("merge", "mix", *MODELS, "--set", ring, "--out", tmp_path / "round").err
+    assert "mix gives as many models as it takes; name a new folder" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("greedy_soup", *MODELS), "this merge runs the network: give the network (--model) and rows (--data)"),
+        (("greedy_soup", *MODELS, "--data", "held.npz"), "give both --model and --data"),
+        (("greedy_soup", *MODELS, *NETWORK), "give both --model and --data"),
+        (("linear", *MODELS, *NETWORK, "--data", "held.npz"), "linear runs no network: leave out --model"),
+        (("linear", *MODELS, "--repair"), "--align and --repair run the network: give --model and --data"),
+        (("linear", *MODELS, *NETWORK, "--data", "held.npz", "--align", "sort"), "--align is weights or activations"),
+        (("ties", *MODELS, *BASE, *NETWORK, "--data", "held.npz", "--repair"), "trained apart, without a base"),
+        (("greedy_sup", *MODELS), "no method 'greedy_sup' merges files; did you mean 'greedy_soup'?"),
+        (("learned_soup", *MODELS, "--set", "step=3"), "learned_soup has no option 'step'; did you mean 'steps'?"),
+        (("mix", *MODELS), "mix needs the option 'matrix'"),
+        (("adamerging", *MODELS, *NETWORK, "--data", "held.npz"), "this merge starts from a base model"),
+        (("bang", *MODELS, *NETWORK, "--data", "held.npz", "--set", "head=fc"), "the models have no fc to be a head"),
+        (
+            ("learned_soup", *MODELS, *NETWORK, "--data", "held.npz", "--set", "groups=all"),
+            "groups are tensor, layer or model; got 'all'",
+        ),
+        (("greedy_soup", *MODELS, *NETWORK, "--data", "none.npz"), "none.npz"),
+        (("greedy_soup", *MODELS, *NETWORK[:-1], "hidden=[13]", "--data", "held.npz"), "does not fit the network"),
+    ],
+)
+def test_mistakes(models: list[Params], pluria: Pluria, arguments: tuple[Any, ...], said: str) -> None:
+    done = pluria("merge", *arguments, "--out", "out.safetensors")
+    assert done.code == 2
+    assert said in done.err
+    assert not Path("out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("fish", "0.safetensors"), "statistics are of fisher or regmean; got 'fish'"),
+        (("regmean", "0.safetensors", "--set", "sampled=true"), "statistics of regmean have no option 'sampled'"),
+        (("fisher", "none.safetensors"), "none.safetensors"),
+    ],
+)
+def test_mistakes_of_statistics(models: list[Params], pluria: Pluria, arguments: tuple[str, ...], said: str) -> None:
+    done = pluria("statistics", *arguments, *NETWORK, "--data", "held.npz", "--out", "out.safetensors")
+    assert done.code == 2
+    assert said in done.err
+    assert not Path("out.safetensors").exists()
+
+
+def test_it_is_a_command_of_its_own_process(folder: Path) -> None:
+    given = (*MODELS, *NETWORK, "--data", "held.npz", "--out", "alone.safetensors", "--dry-run")
+    done = process("merge", "greedy_soup", *given, cwd=folder)
+    assert (done.code, done.out) == (0, "would write alone.safetensors: 910 parameters, greedy_soup\n"), done.err
+    assert not (folder / "alone.safetensors").exists()

@@ -72,7 +72,13 @@ def _agreeing(member: int, density: float) -> Rule:
         own = deltas[member]
         return torch.where((own > 0) == (votes >= 0), own, 0.0) + piece.origin
 
-    return Rule(combine, largest(lambda piece: piece.deltas, partial(kept_of, density)), needs_base=True, scope="model")
+    return Rule(
+        combine,
+        largest(lambda piece: piece.deltas, partial(kept_of, density)),
+        needs_base=True,
+        scope="model",
+        between=False,
+    )
 
 
 def surprise(logits: Tensor) -> Tensor:

@@ -44,4 +44,4 @@ def breadcrumbs(*, density: float = 0.14, gamma: float = 0.01, elect: bool = Fal
         outliers, above = found.mask(piece, deltas)
         return piece.origin + summed(piece, deltas.mul_(above & ~outliers), scale, elect=elect)
 
-    return Rule(combine, largest(lambda piece: piece.deltas, counts), needs_base=True)
+    return Rule(combine, largest(lambda piece: piece.deltas, counts), needs_base=True, between=False)

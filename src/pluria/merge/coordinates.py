@@ -79,8 +79,8 @@ def combined(
     def rule(name: str) -> Rule:
         own = coordinates[index[name]]
         if base is None:
-            return Rule(lambda piece, _: weighted_sum(piece.values, own))
-        return Rule(lambda piece, _: piece.origin + weighted_sum(piece.deltas, own), needs_base=True)
+            return Rule(lambda piece, _: weighted_sum(piece.values, own), between=bool((own >= 0).all()))
+        return Rule(lambda piece, _: piece.origin + weighted_sum(piece.deltas, own), needs_base=True, between=False)
 
     return leafwise(ensemble, rule, base=base)
 

@@ -51,7 +51,7 @@ def dare(
         return piece.origin + summed(piece, grown, scale, elect=elect, by_count=spec == "peft")
 
     passes = (Pass(partial(_lengths, thin), lambda total, _: l1_factors(total)),) if spec == "mergekit" else ()
-    return Rule(combine, passes, needs_base=True)
+    return Rule(combine, passes, needs_base=True, between=False)
 
 
 def summed(piece: Piece, deltas: Tensor, scale: Scale, *, elect: bool, by_count: bool = False) -> Tensor:

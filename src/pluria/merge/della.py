@@ -57,7 +57,7 @@ def della(
         return piece.origin + summed(piece, grown, scale, elect=elect)
 
     passes = (Pass(partial(_lengths, thin), lambda total, _: l1_factors(total)),) if spec == "mergekit" else ()
-    return Rule(combine, passes, needs_base=True, pieces="row")
+    return Rule(combine, passes, needs_base=True, pieces="row", between=False)
 
 
 def _thinned(density: float, width: float, key: Key, divided: bool, piece: Piece) -> Tensor:

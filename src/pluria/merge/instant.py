@@ -37,4 +37,10 @@ def instant_soup(*, density: float = 0.9) -> Rule:
         kept = found.mask(piece, piece.values)[0] & (piece.weights > 0)[:, None]
         return torch.where(kept.any(0), piece.origin, 0.0)
 
-    return Rule(combine, largest(lambda piece: piece.values, partial(kept_of, density)), needs_base=True, scope="model")
+    return Rule(
+        combine,
+        largest(lambda piece: piece.values, partial(kept_of, density)),
+        needs_base=True,
+        scope="model",
+        between=False,
+    )

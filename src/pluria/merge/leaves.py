@@ -1,13 +1,14 @@
 """What there is to merge, checked before anything is read: names, shapes, dtypes, and tensors that are no floats.
 
 floating tensors      merged by the rule
+running_mean, _var    of batch norm, the same; the members' mean where the rule may go beyond them
 num_batches_tracked   of the base, or else of the first member; or the members' sum
 other integers, bool  equal in all models, and copied
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -16,10 +17,12 @@ from torch import Tensor
 from pluria.core.errors import CheckpointError
 from pluria.core.params import listed
 from pluria.merge.engine import Leaf, Source
+from pluria.merge.linear import linear
 from pluria.merge.rule import Named, Rule, Rules
 
 Counters = Literal["first", "sum"]
 COUNTER = "num_batches_tracked"
+STATISTICS = ("running_mean", "running_var")
 SIXTEEN = (torch.float16, torch.bfloat16)
 
 
@@ -47,6 +50,7 @@ def leaves_of(
         if value.is_floating_point():
             rule = rules if isinstance(rules, Rule) else rules(name)
             _fits(rule, len(members), base)
+            rule = rule if rule.between or not _statistic(name, members[0].outline) else linear()
             kinds = [source.outline[name].dtype for source in everyone]
             arithmetic = torch.float32 if all(kind in SIXTEEN for kind in kinds) else torch.float64
             own = weights if isinstance(weights, Tensor) else weights(name)
@@ -110,6 +114,12 @@ def _same(first: Source, other: Source) -> None:
             f"{first.label} and {other.label} are not of one network: {'; '.join(filter(None, problems))}. "
             "Give checkpoints of one architecture"
         )
+
+
+def _statistic(name: str, outline: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor is a running statistic of batch norm, which stands beside the other one."""
+    layer, _, own = name.rpartition(".")
+    return own in STATISTICS and all(f"{layer}.{other}".lstrip(".") in outline for other in STATISTICS)
 
 
 def _fits(rule: Rule, count: int, base: Source | None) -> None:

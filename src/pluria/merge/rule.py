@@ -94,6 +94,8 @@ class Rule:
     pieces       "block": any run of elements; "row": whole rows (a vector is one row); "tensor": all at once, which
                  takes K times the largest tensor in memory
     scope        whether statistics are of each tensor or of the whole model
+    between      whether what is merged lies between the members and the base, place by place; where it may lie beyond,
+                 batch norm's means and variances become the members' mean, or a variance might be negative
     """
 
     combine: Callable[[Piece, Any], Tensor]
@@ -102,6 +104,7 @@ class Rule:
     members: int | None = None
     pieces: Literal["block", "row", "tensor"] = "block"
     scope: Literal["tensor", "model"] = "tensor"
+    between: bool = True
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def sce(*, select: float = 1.0, scale: float = 1.0) -> Rule:
         merged = elected(deltas, found.shares, ballot(deltas, piece.weights))
         return merged.mul_(scale).add_(piece.origin)
 
-    return Rule(combine, (*selection, Pass(_energies, _shares)), needs_base=True)
+    return Rule(combine, (*selection, Pass(_energies, _shares)), needs_base=True, between=False)
 
 
 def _variance(piece: Piece) -> Tensor:

@@ -31,7 +31,7 @@ def model_stock(*, clamp: bool = True) -> Rule:
     def combine(piece: Piece, ratio: float) -> Tensor:
         return piece.origin + ratio * weighted_sum(piece.deltas, piece.weights)
 
-    return Rule(combine, (Pass(_gram, lambda gram, _: _ratio(gram, clamp)),), needs_base=True)
+    return Rule(combine, (Pass(_gram, lambda gram, _: _ratio(gram, clamp)),), needs_base=True, between=clamp)
 
 
 def _gram(piece: Piece, _: Any) -> Tensor:

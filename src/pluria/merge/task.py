@@ -36,7 +36,7 @@ def task_arithmetic(*, scale: Scale = 0.3, normalise: bool = False) -> Rule:
         mass = coefficients(piece, scale, normalise=normalise)
         return piece.origin + weighted_sum(piece.deltas, mass, dtype=piece.values.dtype)
 
-    return Rule(combine, needs_base=True)
+    return Rule(combine, needs_base=True, between=False)
 
 
 def coefficients(piece: Piece, scale: Scale, *, normalise: bool = False) -> Tensor:

@@ -63,7 +63,7 @@ def ties(*, density: float = 0.2, spec: Spec = "paper", scale: float = 1.0) -> R
         merged = elected(deltas, piece.weights, _votes(spec, piece, deltas), tie=trim.tie, by_count=spec == "peft")
         return merged.mul_(scale).add_(piece.origin)
 
-    return Rule(combine, (*passes, *majority), needs_base=True, scope="model" if whole else "tensor")
+    return Rule(combine, (*passes, *majority), needs_base=True, scope="model" if whole else "tensor", between=False)
 
 
 def check_density(density: float) -> None:

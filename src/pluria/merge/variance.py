@@ -46,7 +46,7 @@ def corrected_mean(*, follow: Follow = "others", share: float = 0.5) -> Rule:
         return (weighted_sum(piece.values, piece.weights) - centre) * factor + centre
 
     passes = (Pass(partial(_sums, own), _averages), Pass(partial(_squares, own), _correction))
-    return Rule(combine, passes, needs_base=own > 0)
+    return Rule(combine, passes, needs_base=own > 0, between=False)
 
 
 def _rows(own: float, piece: Piece) -> tuple[Tensor, Tensor]:

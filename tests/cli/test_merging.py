@@ -23,7 +23,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_cost_goes_to_stderr_and_the_result_to_stdout(models: list[str], pluria: Pluria) -> None:
     done = pluria("merge", "linear", *models, "--weights", "1,1,2", "--out", "out.safetensors")
     assert (done.code, done.out) == (0, "wrote out.safetensors: 5 parameters, linear\n")
-    assert "3 models of 5 parameters in 1 tensors, read once: 0.0 MB in, 0.0 MB out of" in done.err
+    assert "3 models of 5 parameters in 1 tensors, read once: 60 bytes in, 20 bytes out of" in done.err
     assert load_file("out.safetensors")["w"].tolist() == [1.25] * 5
     assert pluria("merge", "linear", *models, "--out", "out.safetensors", "--quiet").err == ""
 
@@ -57,6 +57,14 @@ def test_options_of_the_method_and_a_recipe(models: list[str], pluria: Pluria) -
         (
             ("ties", "0.safetensors", "--base", "1.safetensors", "--set", "density=2", "--out", "x.safetensors"),
             "(0, 1]",
+        ),
+        (
+            ("ties", "0.safetensors", "--base", "1.safetensors", "--set", "density=some", "--out", "x.safetensors"),
+            "option 'density': Input should be a valid number (got 'some')",
+        ),
+        (
+            ("ties", "0.safetensors", "--base", "1.safetensors", "--set", "spec=peff", "--out", "x.safetensors"),
+            "option 'spec': Input should be 'paper', 'mergekit', 'peft' or 'sd-mecha' (got 'peff')",
         ),
         (("ties", "0.safetensors", "--out", "x.safetensors"), "this merge starts from a base model"),
         (("linear", "0.safetensors", "--counters", "mean", "--out", "x.safetensors"), "'first' or 'sum'; got 'mean'"),

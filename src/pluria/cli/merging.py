@@ -192,16 +192,14 @@ def _numbers(text: str) -> list[float]:
 
 def _said(cost: Cost) -> str:
     """What a merge will cost, in a line."""
+    from pluria.language.memory import readable
+
     times = "once" if cost.readings == 1 else f"up to {cost.readings} times"
     return (
         f"{cost.models} models of {cost.parameters:,} parameters in {cost.tensors} tensors, read {times}: "
-        f"{_size(cost.read)} in, {_size(cost.written)} out of {_size(cost.free)} that are free; "
-        f"{_size(cost.memory)} at work on {cost.threads} thread{'s' * (cost.threads != 1)}"
+        f"{readable(cost.read)} in, {readable(cost.written)} out of {readable(cost.free)} that are free; "
+        f"{readable(cost.memory)} at work on {cost.threads} thread{'s' * (cost.threads != 1)}"
     )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 COMMANDS = {"merge": merge, "statistics": statistics}

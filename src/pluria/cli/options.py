@@ -93,13 +93,15 @@ def pairs(given: list[str], what: str) -> dict[str, Any]:
     """`key=value` pairs, values read as YAML; PluriaError for one without `=`."""
     import yaml
 
+    from pluria.recipe.plain import plain
+
     found = {}
     for item in given:
         key, equals, value = item.partition("=")
         if not equals:
             raise PluriaError(f"{what} takes key=value, such as depth=20; got {item!r}")
         try:
-            found[key] = yaml.safe_load(value)
+            found[key] = plain(value)
         except yaml.YAMLError:
             raise PluriaError(f"{what} {item!r}: the value is not valid YAML") from None
     return found

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from pluria.core.errors import RecipeError
+from pluria.recipe.plain import plain
 from pluria.recipe.schema import UNION, Recipe, said
 
 
@@ -27,7 +28,7 @@ def read_plain(path: str | Path, changes: list[str] | None = None) -> dict[str, 
     """The plain data of a YAML file with changes put in, not checked further; RecipeError where it is no mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        held = yaml.safe_load(text)
+        held = plain(text)
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -68,7 +69,7 @@ def put(held: dict[str, Any], change: str) -> None:
     try:
         for part in way:
             at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
-        at[int(last) if isinstance(at, list) else last] = yaml.safe_load(value)
+        at[int(last) if isinstance(at, list) else last] = plain(value)
     except yaml.YAMLError:
         raise RecipeError(f"--set {change!r}: the value is not valid YAML") from None
     except (ValueError, IndexError, TypeError, AttributeError):

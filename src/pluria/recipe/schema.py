@@ -163,7 +163,7 @@ def check_arm(arm: Arm) -> Method:
     if missing:
         raise RecipeError(f"method {arm.method!r} needs {', '.join(missing)}")
     for name, value in arm.options.items():
-        _check_type(name, value, options[name].annotation)
+        check_type(name, value, options[name].annotation)
     _check_views("views", arm.views)
     _check_pool(arm.pool)
     return table[arm.method]
@@ -175,7 +175,7 @@ def nearest_name(name: str, known: list[str]) -> str:
     return (f"; did you mean {near[0]!r}?" if near else ".") + f" There are: {', '.join(known)}"
 
 
-def _check_type(name: str, value: Any, wanted: Any) -> None:
+def check_type(name: str, value: Any, wanted: Any) -> None:
     """Whether an option is of the type that the method's signature gives it: a number is no text, 1 is no yes."""
     try:
         TypeAdapter(wanted).validate_python(value, strict=True)

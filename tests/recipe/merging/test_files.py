@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +214,37 @@ def test_a_saved_ensemble_is_no_checkpoint(tmp_path: Path) -> None:
     pluria.save(tmp_path / "e.pluria", pluria.single({"w": torch.ones(2)}))
     with pytest.raises(CheckpointError, match="this is a saved ensemble"):
         merge_files(Merge("linear", (str(tmp_path / "e.pluria"),)), tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("ties", {"density": 1e-9}), ("dare", {"density": 1e-9}), ("breadcrumbs", {"density": 1e-9, "gamma": 0.5})],
+)
+def test_a_trim_that_keeps_next_to_nothing(method: str, options: dict[str, Any], tmp_path: Path) -> None:
+    """At most an element of each tensor moves, and every number is that of the base or finite."""
+    models, out = write(tmp_path, dtype=torch.float32), tmp_path / "out.safetensors"
+    merge_files(Merge(method, tuple(models[1:]), models[0], options=options), out)
+    base = params(0, torch.float32)
+    for name, value in load_file(out).items():
+        assert bool(value.isfinite().all())
+        assert int((value != base[name]).sum()) <= (0 if method == "dare" else 2), name
+
+
+def test_a_small_disk_that_is_full_leaves_the_old_output(tmp_path: Path) -> None:
+    """On a file system of its own, which is as large as it says."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this user may not mount a small file system")
+    try:
+        models, out = write(tmp_path, dtype=torch.float32), disk / "out.safetensors"
+        out.write_text("old")
+        (disk / "full").write_bytes(bytes(10**6))
+        with pytest.raises(OSError, match=r"MB and .* are free; nothing was written") as error:
+            merge_files(Merge("linear", tuple(models)), out)
+        assert error.value.errno == errno.ENOSPC
+        assert sorted(path.name for path in disk.iterdir()) == ["full", "out.safetensors"]
+        assert out.read_text() == "old"
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -60,7 +60,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         rule_of("fisher", {})
     with pytest.raises(ValueError, match="takes 1 models; got 2"):
         merge_files(Merge("fisher", tuple(models), options={"statistics": paths[:1]}), out)
-    with pytest.raises(ValueError, match="a list of files, one for each model"):
+    with pytest.raises(PluriaError, match="'str' instances are not allowed"):
         rule_of("fisher", {"statistics": paths[0]})
     Path(paths[0]).write_bytes(b"no tensors")
     with pytest.raises(PluriaError, match="not a safetensors file"):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pluria.language.memory import readable
 from pluria.merge.engine import Leaf, longest
 from pluria.recipe.merging.target import Layout
 from pluria.store.receiving import work_folder
@@ -58,9 +59,7 @@ def cost_of(leaves: Sequence[Leaf], sources: Sequence[Streamed], layout: Layout,
         free=shutil.disk_usage(layout.out.absolute().parent).free + _kept(work_folder(layout.out)),
     )
     if written + BESIDE > cost.free:
-        reason = (
-            f"the merged model takes {written / 1e9:.2f} GB and {cost.free / 1e9:.2f} GB are free; nothing was written"
-        )
+        reason = f"the merged model takes {readable(written)} and {readable(cost.free)} are free; nothing was written"
         raise OSError(errno.ENOSPC, reason, str(layout.out))
     return cost
 

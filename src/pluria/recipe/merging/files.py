@@ -28,7 +28,7 @@ from pluria.recipe.merging.cost import Cost, cost_of
 from pluria.recipe.merging.statistics import hashes as hashes_of
 from pluria.recipe.merging.target import Layout, layout_of, write_beside
 from pluria.recipe.method import Method
-from pluria.recipe.schema import nearest_name
+from pluria.recipe.schema import check_type, nearest_name
 from pluria.store.receiving import Receiver, receiving
 from pluria.store.shards import SHARD
 from pluria.store.streamed import Streamed, hashed, streamed
@@ -150,7 +150,7 @@ def rule_of(method: str, options: Mapping[str, Any], seed: int = 0) -> Rules:
 
 
 def checked_options(method: str, options: Mapping[str, Any]) -> Method:
-    """The row of a merge, whose options are all known and given where they have no default; PluriaError otherwise."""
+    """The row of a merge whose options are known, of their types, and there where needed; PluriaError otherwise."""
     rows = {row.name: row for row in methods("merge") if row.maker or row.runner}
     if method not in rows:
         raise PluriaError(f"no method {method!r} merges files{nearest_name(method, sorted(rows))}")
@@ -161,6 +161,8 @@ def checked_options(method: str, options: Mapping[str, Any]) -> Method:
     needed = [name for name, each in known.items() if each.default is each.empty and name not in options]
     if needed:
         raise PluriaError(f"{method} needs the option {needed[0]!r}")
+    for name, value in options.items():
+        check_type(name, value, known[name].annotation)
     return rows[method]
 
 

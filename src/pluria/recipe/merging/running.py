@@ -86,7 +86,7 @@ def amortised(bench: Bench, *, optimiser: str | None = None, rate: float | None 
     return merge.amortised(bench.ensemble, steps, pivot=bench.base, epochs=epochs, key=bench.seed)
 
 
-def bang(bench: Bench, *, head: Sequence[str]) -> Params:
+def bang(bench: Bench, *, head: Sequence[str] | str) -> Params:
     """The mean with logit scales on the rows matched; `head` names the tensors of the last layer."""
     names = [head] if isinstance(head, str) else list(head)
     if odd := [name for name in names if name not in bench.ensemble.families]:

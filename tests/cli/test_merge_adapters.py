@@ -92,6 +92,24 @@ def test_several_adapters_become_one(here: Path, pluria: Pluria) -> None:
     assert {part.rank for part in read_peft("both").values()} == {1}
 
 
+def test_a_difference_of_adapters_has_no_cross_terms(here: Path, pluria: Pluria) -> None:
+    """PEFT's `linear` averages factors; the sum of products is what is asked for."""
+    both: Any = peft.PeftModel.from_pretrained(network_in("base"), "one", adapter_name="one")
+    both.load_adapter("two", adapter_name="two")
+    both.add_weighted_adapter(["one", "two"], [1.0, -1.0], adapter_name="linear", combination_type="linear")
+    both.set_adapter("linear")
+    theirs = params_of(both.merge_and_unload())
+    given = ("--base", "base", "--set", "weights=[1, -1]", "--out", "merged")
+    assert pluria("merge", "add_adapters", "one", "two", *given).code == 0
+    ours, base = params_of(network_in("merged")), params_of(network_in("base"))
+    one, two = read_peft("one"), read_peft("two")
+    for name, part in one.items():
+        wanted = part.product() - two[name].product()
+        near, far = ((made[name] - base[name] - wanted).norm() / wanted.norm() for made in (ours, theirs))
+        assert near < 1e-6
+        assert far > 0.1
+
+
 def test_an_adapter_is_read_off_a_fine_tune(here: Path, pluria: Pluria) -> None:
     assert pluria("merge", "add_adapters", "one", "--base", "base", "--out", "tuned").code == 0
     done = pluria("merge", "extract_adapter", "tuned", "--base", "base", "--set", "rank=2", "--out", "again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from merge import slow
 from pluria.core.ensemble import Ensemble, stack
 from pluria.core.params import Params
-from pluria.merge import breadcrumbs, della, leafwise, sce, ties
+from pluria.merge import Rule, breadcrumbs, dare, della, leafwise, sce, ties
 from pluria.numbers.key import MERGING, Key, tensor_id
 from pluria.numbers.philox import words
 
@@ -213,3 +214,40 @@ def test_the_golden_vectors_can_fail() -> None:
     members, base = of(A, B)
     other: Tensor = leafwise(members.reweight(WEIGHTS), ties(density=0.5), base=base)["b"]
     assert other.tolist() != pytest.approx(GOLDEN["paper"][1])
+
+
+@pytest.mark.parametrize("method", ["ties", "paper", "breadcrumbs", "dare", "della"])
+def test_each_member_has_its_own_density(method: str) -> None:
+    """As if each was trimmed by itself, and what is left merged with nothing trimmed."""
+    deltas, own = torch.tensor(coarse(2, 200, 3), dtype=torch.float64), [0.2, 0.7]
+    base = {"w": torch.zeros(200, dtype=torch.float64)}
+    rules: dict[str, Callable[..., Rule]] = {
+        "ties": lambda d: ties(density=d, spec="mergekit"),
+        "paper": lambda d: ties(density=d),
+        "breadcrumbs": lambda d: breadcrumbs(density=d, gamma=0.05, scale=1.0),
+        "dare": lambda d: dare(density=d, key=3),
+        "della": lambda d: della(density=d, epsilon=0.1, elect=False, key=3),
+    }
+    rule, last = rules[method], {"ties": ties(density=1.0, spec="mergekit"), "paper": ties(density=1.0)}
+    members = stack([{"w": row} for row in deltas])
+
+    def alone(k: int) -> Tensor:
+        """Member k with nothing beside it, at its own place."""
+        lonely = deltas * (torch.arange(2) == k)[:, None]
+        return leafwise(stack([{"w": row} for row in lonely]), rule(own[k]), base=base)["w"]
+
+    made = leafwise(members, rule(own), base=base)["w"]
+    if method in last:
+        trimmed = stack([{"w": alone(k)} for k in range(2)])
+        assert torch.allclose(made, leafwise(trimmed, last[method], base=base)["w"])
+    else:
+        assert torch.allclose(made, alone(0) + alone(1))
+    assert torch.equal(
+        leafwise(members, rule([0.7, 0.7]), base=base)["w"], leafwise(members, rule(0.7), base=base)["w"]
+    )
+    with pytest.raises(ValueError, match="takes 3 models; got 2"):
+        leafwise(members, rule([0.5, 0.6, 0.7]), base=base)
+    with pytest.raises(ValueError, match=r"density lies in \(0, 1\]; got 2"):
+        rule([0.5, 2])
+    with pytest.raises(ValueError, match="one for each member; got none"):
+        rule([])

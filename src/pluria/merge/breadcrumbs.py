@@ -18,24 +18,24 @@ from pluria.merge.dare import summed
 from pluria.merge.magnitude import Largest, largest
 from pluria.merge.rule import Piece, Rule
 from pluria.merge.task import Scale
-from pluria.merge.ties import check_density, kept_of
+from pluria.merge.ties import Density, densities, kept_of
 
 
-def breadcrumbs(*, density: float = 0.14, gamma: float = 0.01, elect: bool = False, scale: Scale = 0.3) -> Rule:
+def breadcrumbs(*, density: Density = 0.14, gamma: float = 0.01, elect: bool = False, scale: Scale = 0.3) -> Rule:
     """The rule of breadcrumbs; it needs a base.
 
-    density   the share of each tensor that stays
+    density   the share of each tensor that stays, for all members or for each
     gamma     the share of the largest that is dropped, as far as the density leaves something to be dropped
     scale     as in `dare`
 
     Raises ValueError for shares that are none.
     """
-    check_density(density)
+    held, members = densities(density)
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma lies in [0, 1]; got {gamma}")
 
     def counts(count: int) -> Tensor:
-        kept = kept_of(density, count)
+        kept = kept_of(held, count)
         top = torch.tensor([[int(gamma * count + 1e-9)]]).clamp(max=count - kept)
         return torch.cat([top, top + kept])
 
@@ -44,4 +44,4 @@ def breadcrumbs(*, density: float = 0.14, gamma: float = 0.01, elect: bool = Fal
         outliers, above = found.mask(piece, deltas)
         return piece.origin + summed(piece, deltas.mul_(above & ~outliers), scale, elect=elect)
 
-    return Rule(combine, largest(lambda piece: piece.deltas, counts), needs_base=True, between=False)
+    return Rule(combine, largest(lambda piece: piece.deltas, counts), needs_base=True, members=members, between=False)

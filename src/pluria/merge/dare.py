@@ -25,33 +25,34 @@ from pluria.merge.rule import Pass, Piece, Rule
 from pluria.merge.signs import ballot, elected
 from pluria.merge.task import Scale, coefficients
 from pluria.merge.thinning import l1, l1_factors, stays
+from pluria.merge.ties import Density, densities
 from pluria.numbers.key import Key
 
 Spec = Literal["paper", "mergekit", "peft"]
 
 
 def dare(
-    *, density: float = 0.1, elect: bool = False, spec: Spec = "paper", scale: Scale = 1.0, key: Key | int = 0
+    *, density: Density = 0.1, elect: bool = False, spec: Spec = "paper", scale: Scale = 1.0, key: Key | int = 0
 ) -> Rule:
     """The rule of DARE; it needs a base.
 
-    density   the probability p of an element to stay, in (0, 1]
+    density   the probability p of an element to stay, in (0, 1], for all members or for each
     elect     elect signs too (DARE with TIES)
     scale     as in `task_arithmetic`; of the mean, and one number, where signs are elected
     key       with the tensor's name, the member's position and the element it says what is dropped
     """
-    if not 0 < density <= 1:
-        raise ValueError(f"density lies in (0, 1]; got {density}")
+    held, members = densities(density)
+    chance = held[:, None]
     if spec not in ("paper", "mergekit", "peft"):
         raise ValueError(f"spec is 'paper', 'mergekit' or 'peft'; got {spec!r}")
-    thin = partial(_thinned, density, key if isinstance(key, Key) else Key(key))
+    thin = partial(_thinned, chance, key if isinstance(key, Key) else Key(key))
 
     def combine(piece: Piece, factors: Tensor | None) -> Tensor:
-        grown = thin(piece).to(torch.float64) * (1 / density if factors is None else factors[:, None])
+        grown = thin(piece).to(torch.float64) * (1 / chance if factors is None else factors[:, None])
         return piece.origin + summed(piece, grown, scale, elect=elect, by_count=spec == "peft")
 
     passes = (Pass(partial(_lengths, thin), lambda total, _: l1_factors(total)),) if spec == "mergekit" else ()
-    return Rule(combine, passes, needs_base=True, between=False)
+    return Rule(combine, passes, needs_base=True, members=members, between=False)
 
 
 def summed(piece: Piece, deltas: Tensor, scale: Scale, *, elect: bool, by_count: bool = False) -> Tensor:
@@ -64,8 +65,8 @@ def summed(piece: Piece, deltas: Tensor, scale: Scale, *, elect: bool, by_count:
     return scale * elected(deltas, piece.weights, votes, by_count=by_count)
 
 
-def _thinned(density: float, key: Key, piece: Piece) -> Tensor:
-    return torch.where(stays(piece, density, key), piece.deltas, 0.0)
+def _thinned(chance: Tensor, key: Key, piece: Piece) -> Tensor:
+    return torch.where(stays(piece, chance, key), piece.deltas, 0.0)
 
 
 def _lengths(thin: Any, piece: Piece, _: Any) -> Tensor:

@@ -22,6 +22,7 @@ from pluria.merge.dare import summed
 from pluria.merge.rule import Pass, Piece, Rule, row_length
 from pluria.merge.task import Scale
 from pluria.merge.thinning import l1, l1_factors, stays
+from pluria.merge.ties import Density, densities
 from pluria.numbers.key import Key
 
 Spec = Literal["paper", "mergekit"]
@@ -29,7 +30,7 @@ Spec = Literal["paper", "mergekit"]
 
 def della(
     *,
-    density: float = 0.5,
+    density: Density = 0.5,
     epsilon: float = 0.15,
     elect: bool = True,
     spec: Spec = "paper",
@@ -38,7 +39,7 @@ def della(
 ) -> Rule:
     """The rule of DELLA; it needs a base.
 
-    density   the mean chance of an element to stay
+    density   the mean chance of an element to stay, for all members or for each
     epsilon   how far chances go apart: by eps in all in the paper's form, by 2 eps in mergekit's
     scale     as in `dare`
 
@@ -47,20 +48,21 @@ def della(
     if spec not in ("paper", "mergekit"):
         raise ValueError(f"spec is 'paper' or 'mergekit'; got {spec!r}")
     width = epsilon if spec == "paper" else 2 * epsilon
-    low, high = density - width / 2, density + width / 2
+    held, members = densities(density)
+    low, high = float(held.min()) - width / 2, float(held.max()) + width / 2
     if epsilon < 0 or low < 0 or high > 1 or not high > 0 or (spec == "paper" and low == 0):
         raise ValueError(f"chances go from {low:.3g} to {high:.3g}; give a density and an epsilon within (0, 1]")
-    thin = partial(_thinned, density, width, key if isinstance(key, Key) else Key(key), spec == "paper")
+    thin = partial(_thinned, held[:, None], width, key if isinstance(key, Key) else Key(key), spec == "paper")
 
     def combine(piece: Piece, factors: Tensor | None) -> Tensor:
         grown = thin(piece) if factors is None else thin(piece) * factors[:, None]
         return piece.origin + summed(piece, grown, scale, elect=elect)
 
     passes = (Pass(partial(_lengths, thin), lambda total, _: l1_factors(total)),) if spec == "mergekit" else ()
-    return Rule(combine, passes, needs_base=True, pieces="row", between=False)
+    return Rule(combine, passes, needs_base=True, members=members, pieces="row", between=False)
 
 
-def _thinned(density: float, width: float, key: Key, divided: bool, piece: Piece) -> Tensor:
+def _thinned(density: Tensor, width: float, key: Key, divided: bool, piece: Piece) -> Tensor:
     """What stays of the task vectors, float64 `[K, n]`, divided by its chance if asked for."""
     deltas = piece.deltas.to(torch.float64)
     chance = density + width * (_ranks(deltas, row_length(piece.shape)) - 0.5)

@@ -16,7 +16,7 @@ from pluria.numbers.philox import words
 
 
 def stays(piece: Piece, chance: float | Tensor, key: Key) -> Tensor:
-    """Bool `[K, n]`, true with probability `chance`: one number, or `[K, n]`."""
+    """Bool `[K, n]`, true with probability `chance`: one for all, of each member `[K, 1]`, or of each element."""
     count, place = piece.values.shape
     stop, own = piece.start + place, tensor_id(piece.name)
     drawn = [words(key, tensor=own, group=k, stream=MERGING, start=piece.start, stop=stop) for k in range(count)]

@@ -17,6 +17,7 @@ when merging models", NeurIPS 2023.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -31,6 +32,10 @@ Spec = Literal["paper", "mergekit", "peft", "sd-mecha"]
 SPECS = ("paper", "mergekit", "peft", "sd-mecha")
 
 
+Density = float | Sequence[float]
+"""One number for all members, or one for each."""
+
+
 class Trim(NamedTuple):
     """Which elements stay, None for all, and the sign where votes are zero."""
 
@@ -38,10 +43,11 @@ class Trim(NamedTuple):
     tie: float = 1.0
 
 
-def ties(*, density: float = 0.2, spec: Spec = "paper", scale: float = 1.0) -> Rule:
+def ties(*, density: Density = 0.2, spec: Spec = "paper", scale: float = 1.0) -> Rule:
     """The rule of TIES; it needs a base.
 
-    density   the share of each task vector that stays, in (0, 1]; of every tensor at least one element
+    density   the share of each task vector that stays, in (0, 1], for all members or for each; of every tensor at least
+              one element
     scale     what the merged task vector is multiplied with
 
     >>> from pluria.core.ensemble import stack
@@ -50,11 +56,11 @@ def ties(*, density: float = 0.2, spec: Spec = "paper", scale: float = 1.0) -> R
     >>> leafwise(two, ties(density=0.67), base={"w": torch.zeros(3)})
     {'w': tensor([2., 2., 0.])}
     """
-    check_density(density)
+    kept, members = densities(density)
     if spec not in SPECS:
         raise ValueError(f"spec is one of {', '.join(map(repr, SPECS))}; got {spec!r}")
     whole = spec == "paper"
-    passes = largest(lambda piece: piece.deltas, partial(kept_of, density)) if density < 1 else ()
+    passes = largest(lambda piece: piece.deltas, partial(kept_of, kept)) if float(kept.min()) < 1 else ()
     majority = (Pass(partial(_signs, spec), _majority),) if whole else ()
 
     def combine(piece: Piece, found: Any) -> Tensor:
@@ -63,7 +69,14 @@ def ties(*, density: float = 0.2, spec: Spec = "paper", scale: float = 1.0) -> R
         merged = elected(deltas, piece.weights, _votes(spec, piece, deltas), tie=trim.tie, by_count=spec == "peft")
         return merged.mul_(scale).add_(piece.origin)
 
-    return Rule(combine, (*passes, *majority), needs_base=True, scope="model" if whole else "tensor", between=False)
+    return Rule(
+        combine,
+        (*passes, *majority),
+        needs_base=True,
+        members=members,
+        scope="model" if whole else "tensor",
+        between=False,
+    )
 
 
 def check_density(density: float) -> None:
@@ -72,10 +85,21 @@ def check_density(density: float) -> None:
         raise ValueError(f"density lies in (0, 1]; got {density}")
 
 
-def kept_of(density: float, count: int) -> Tensor:
-    """How many of `count` elements stay, int64 `[1, 1]`: at least one."""
+def densities(density: Density) -> tuple[Tensor, int | None]:
+    """Densities float64, `[1]` for one number and `[K]` for one each, and how many members they are for, None: any."""
+    each = [density] if isinstance(density, int | float) else list(density)
+    for one in each:
+        check_density(one)
+    if not each:
+        raise ValueError("density is one number, or one for each member; got none")
+    return torch.tensor(each, dtype=torch.float64), None if isinstance(density, int | float) else len(each)
+
+
+def kept_of(density: float | Tensor, count: int) -> Tensor:
+    """How many of `count` elements stay, int64 `[1, 1]`, or `[1, K]` for as many densities: at least one."""
     # A tenth of ten is one element, whatever binary fractions say.
-    return torch.tensor([[max(1, int(density * count + 1e-9))]])
+    held = torch.as_tensor(density, dtype=torch.float64).reshape(1, -1)
+    return (held * count + 1e-9).to(torch.int64).clamp(min=1)
 
 
 def _trimmed(piece: Piece, kept: Largest | None) -> Tensor:

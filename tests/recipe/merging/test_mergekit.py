@@ -38,6 +38,11 @@ def settings(held: dict[str, Any], name: str = "layers.0.w") -> tuple[Any, Any]:
         (recipe("task_arithmetic", {"weight": 1}, {"weight": -0.5}, **{"lambda": 2}), None, {"scale": [2, -1]}),
         (recipe("task_arithmetic", {"weight": 1}, {"weight": 3}, normalize=True), None, {"scale": [0.25, 0.75]}),
         (recipe("ties", {"weight": 1}, {}, density=0.3), [1, 1], {"spec": "mergekit", "density": 0.3, "scale": 1}),
+        (
+            recipe("ties", {"density": 0.1}, {}, density=0.2),
+            [1, 1],
+            {"spec": "mergekit", "density": [0.1, 0.2], "scale": 1},
+        ),
         (recipe("ties", {}, {}), [1, 1], {"spec": "mergekit", "density": 1, "scale": 1}),
         (recipe("dare_linear", {"density": 0.5}), None, {"spec": "mergekit", "density": 0.5, "scale": [1]}),
         (
@@ -109,7 +114,7 @@ MISTAKES = {
     "word": (recipe("linear", {"weight": "much"}), "weight is a number; got 'much'"),
     "truth": (recipe("ties", {"weight": True}), "weight is a number; got True"),
     "flag": (recipe("ties", {}, normalize="yes"), "normalize is true or false; got 'yes'"),
-    "densities": (recipe("ties", {"density": 0.1}, {"density": 0.2}), r"density: one number .* got \[0.1, 0.2\]"),
+    "gammas": (recipe("breadcrumbs", {"gamma": 0.1}, {"gamma": 0.2}), r"gamma: one number .* got \[0.1, 0.2\]"),
     "normalize": (recipe("dare_ties", {}, {}), "`normalize: false` is read only where weights sum to one"),
     "zero": (recipe("task_arithmetic", {"weight": 1}, {"weight": -1}, normalize=True), "weights that sum to zero"),
     "t": (recipe("slerp", {}, {}), "t is a number; got None"),

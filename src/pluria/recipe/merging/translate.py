@@ -70,7 +70,7 @@ def translated(
     weights = [_number("weight", value, 1.0) for value in each["weight"]]
     options: dict[str, Any] = dict(form.fixed)
     for parameter in form.parameters:
-        options[OURS[parameter]] = _one(parameter, each.get(parameter, [general.get(parameter)]))
+        options[OURS[parameter]] = _own(parameter, each.get(parameter, [general.get(parameter)]))
     scale = _number("lambda", general.get("lambda"), 1.0)
     normalize = _flag("normalize", general.get("normalize"), form.normalize)
     if form.weights == "none":
@@ -87,12 +87,14 @@ def translated(
     return weights, options if form.method == "linear" else {**options, "scale": scale}
 
 
-def _one(parameter: str, values: Sequence[Any]) -> float:
-    """The one value that all models have."""
-    found = {_number(parameter, value, DEFAULTS.get(parameter)) for value in values}
-    if len(found) > 1:
-        raise ValueError(f"{parameter}: one number for all models is read; got {sorted(found)}")
-    return found.pop()
+def _own(parameter: str, values: Sequence[Any]) -> float | list[float]:
+    """The one value that all models have, or of a density the value of each."""
+    found = [_number(parameter, value, DEFAULTS.get(parameter)) for value in values]
+    if len(set(found)) == 1:
+        return found[0]
+    if parameter != "density":
+        raise ValueError(f"{parameter}: one number for all models is read; got {found}")
+    return found
 
 
 def _number(parameter: str, value: Any, default: float | None) -> float:

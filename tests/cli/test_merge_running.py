@@ -102,7 +102,7 @@ def same(one: Params, other: Params) -> bool:
 
 def test_every_merge_of_the_catalogue_has_a_command() -> None:
     rows = [row for row in methods("merge") if not row.maker]
-    assert {row.name for row in rows} == {*SHORT, *TO_FOLDER, "amortised", "mix", "merge_experts"}
+    assert {row.name for row in rows} == {*SHORT, *TO_FOLDER, "amortised", "mix", "zip_trunk", "merge_experts"}
     assert all(row.runner or row.name in TO_FOLDER for row in rows)
 
 
@@ -219,6 +219,15 @@ def test_gossip_gives_as_many_models_as_it_takes(models: list[Params], pluria: P
         assert same(load_file(tmp_path / "round" / f"member-000{k}.safetensors"), mixed.params(k))
     said = pluria("merge", "mix", *MODELS, "--set", ring, "--out", tmp_path / "round").err
     assert "mix gives as many models as it takes; name a new folder" in said
+
+
+def test_a_zipped_trunk_leaves_each_model_its_head(models: list[Params], pluria: Pluria, tmp_path: Path) -> None:
+    given = (*MODELS[:2], *NETWORK, "--data", "held.npz", "--set", "own=head.*", "--out", tmp_path / "trunk")
+    done = pluria("merge", "zip_trunk", *given)
+    assert done.code == 0, done.err
+    one, other = (load_file(tmp_path / "trunk" / f"member-000{k}.safetensors") for k in range(2))
+    assert [name for name in one if not torch.equal(one[name], other[name])] == ["head.bias", "head.weight"]
+    assert max(loss(one), loss(other)) < 1.3 * max(loss(params) for params in models)
 
 
 @pytest.mark.parametrize(

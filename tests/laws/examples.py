@@ -182,6 +182,7 @@ MERGES: dict[str, Callable[[Callable[..., Any]], Merge]] = {
     "extract_adapter": lambda f: (
         lambda e, base: onto(base, f(base, {"a.weight": leafwise(e, linear())["a.weight"]}, rank=5, names=["a.weight"]))
     ),
+    "zip_trunk": lambda f: lambda e, base: f(Hidden(), e, [images(8)[:, 0, 0]], own=["scale"], alpha=1.0).params(0),
     "zipit": lambda f: lambda ensemble, base: f(Hidden(), ensemble, [images(8)[:, 0, 0]], alpha=1.0),
 }
 """How a merge is called: (ensemble, base) -> params. A leafwise method gives a rule, others take the ensemble."""

@@ -6,6 +6,7 @@ from pluria.align.rebasin import rebasin
 from pluria.align.refresh import has_batch_norm, refresh
 from pluria.align.repair import repair, variance_ratios
 from pluria.align.statistics import pooled_statistics
+from pluria.align.trunk import zip_trunk
 from pluria.align.zipit import zipit
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "refresh",
     "repair",
     "variance_ratios",
+    "zip_trunk",
     "zipit",
 ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,6 +48,59 @@ def zipit(
     align such members first, `rebasin`; running statistics are mixed, so refresh them after. Raises ValueError for
     numbers outside their range and for a model without hidden places.
     """
+    zipping = prepared(model, ensemble, inputs, alpha=alpha, beta=beta, forward=forward)
+    return {name: zipping.merged(name) for name in ensemble.families}
+
+
+@dataclass(frozen=True, eq=False)
+class Zipping:
+    """What is known before anything is merged: the members' tensors, and the clusters of the groups that are zipped."""
+
+    several: Sequence[Mapping[str, Tensor]]
+    kinds: Mapping[str, Role]
+    groups: Groups
+    clusters: Mapping[str, Tensor]
+
+    def runs(self, name: str) -> list[list[Run]]:
+        """The runs of each axis of a tensor, none where nothing of it may be permuted."""
+        return self.groups.runs(name) if name in self.groups.axes else []
+
+    def made(self, name: str) -> list[int]:
+        """The axes along which a tensor makes hidden places; along others it reads them."""
+        role = self.kinds[name]
+        return [axis for axis in range(len(self.runs(name))) if role.kind not in LAYERS or axis == role.axis]
+
+    def merged(self, name: str) -> Tensor:
+        """One tensor of all members'."""
+        values = [params[name].detach() for params in self.several]
+        if not values[0].is_floating_point():
+            return values[0].clone()
+        zipped = self._zipped(name)
+        made = [axis for axis in zipped if axis in self.made(name)]
+        if len(made) > 1:
+            raise ValueError(f"tensor {name!r} makes hidden places along {len(made)} axes, which cannot be zipped")
+        total = torch.zeros(values[0].shape, dtype=torch.float64, device=values[0].device)
+        for k in range(len(values)):
+            total += self.part(name, k) if made else self.part(name, k) / len(values)
+        return total.to(values[0].dtype)
+
+    def part(self, name: str, k: int) -> Tensor:
+        """Member k's part of a merged tensor, float64: its axes in merged places."""
+        part, runs, made = self.several[k][name].detach().double(), self.runs(name), self.made(name)
+        for axis in self._zipped(name):
+            part = _along(part, axis, runs[axis], self.groups, self.clusters, k, len(self.several),
+                          reads=axis not in made)  # fmt: skip
+        return part
+
+    def _zipped(self, name: str) -> list[int]:
+        runs = self.runs(name)
+        return [axis for axis, own in enumerate(runs) if any(factor in self.clusters for run in own for factor in run)]
+
+
+def prepared(
+    model: nn.Module, ensemble: Ensemble, inputs: Iterable[Any], *, alpha: float, beta: float, forward: Forward
+) -> Zipping:
+    """Members run on `inputs`, and their hidden places clustered."""
     if not (0 <= alpha <= 1 and 0 <= beta <= 1):
         raise ValueError(f"alpha and beta lie in 0..1; got {alpha} and {beta}")
     check_batches(inputs)
@@ -64,9 +118,7 @@ def zipit(
     }
     if not clusters:
         raise ValueError("no axis of this model may be zipped: it has no hidden places that stand by themselves")
-    several = [dict(tensors(twin)) for twin in twins]
-    kinds = roles(model)
-    return {name: _merged(name, several, kinds[name], known.groups, clusters) for name in ensemble.families}
+    return Zipping([dict(tensors(twin)) for twin in twins], roles(model), known.groups, clusters)
 
 
 def cluster(likeness: Tensor, members: int, alpha: float, beta: float) -> Tensor:
@@ -120,26 +172,6 @@ def _likeness(twins: Sequence[nn.Module], batches: list[Any], known: Traced, for
             alike = torch.where(still[:, None] & still, 1.0, correlation)
             found[group] = found.get(group, 0) + alike
     return found
-
-
-def _merged(
-    name: str, several: Sequence[Mapping[str, Tensor]], role: Role, groups: Groups, clusters: Mapping[str, Tensor]
-) -> Tensor:
-    values = [params[name].detach() for params in several]
-    if not values[0].is_floating_point():
-        return values[0].clone()
-    runs = groups.runs(name) if name in groups.axes else []
-    zipped = [axis for axis, own in enumerate(runs) if any(f in clusters for run in own for f in run)]
-    made = [axis for axis in zipped if role.kind not in LAYERS or axis == role.axis]
-    if len(made) > 1:
-        raise ValueError(f"tensor {name!r} makes hidden places along {len(made)} axes, which cannot be zipped")
-    total = torch.zeros(values[0].shape, dtype=torch.float64, device=values[0].device)
-    for k, value in enumerate(values):
-        part = value.double()
-        for axis in zipped:
-            part = _along(part, axis, runs[axis], groups, clusters, k, len(values), reads=axis not in made)
-        total += part if made else part / len(values)
-    return total.to(values[0].dtype)
 
 
 def _along(

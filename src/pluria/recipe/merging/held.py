@@ -36,7 +36,7 @@ from pluria.store.shards import SHARD
 from pluria.store.streamed import Streamed, hashed, streamed
 from pluria.zoo.dataset import Batches
 
-TO_MEMBERS = ("mix",)
+TO_MEMBERS = ("mix", "zip_trunk")
 """Methods that give as many models as they take, which are written into a folder."""
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from pluria import merge
+from pluria.align import zip_trunk as trunk
 from pluria.align import zipit as zipped
 from pluria.core.calling import call
 from pluria.core.ensemble import Ensemble
@@ -125,6 +126,12 @@ def adamerging(
 def zipit(bench: Bench, *, alpha: float = 0.3, beta: float = 0.125) -> Params:
     """Correlated hidden places become one, by their activations on the rows."""
     return zipped(bench.model, bench.ensemble, bench.inputs(), alpha=alpha, beta=beta)
+
+
+def zip_trunk(bench: Bench, *, own: Sequence[str] | str, alpha: float = 0.3, beta: float = 0.125) -> Ensemble:
+    """The same up to the layers that `own` name patterns say, which stay each model's: as many models as before."""
+    patterns = [own] if isinstance(own, str) else list(own)
+    return trunk(bench.model, bench.ensemble, bench.inputs(), own=patterns, alpha=alpha, beta=beta)
 
 
 def mix(bench: Bench, *, matrix: Sequence[Sequence[float]]) -> Ensemble:

@@ -31,14 +31,20 @@ study: $(VENV)/.dev
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
+# UNCERTAINTY names a Python that has torch-uncertainty, to stand beside ours. Compiling needs a C++ compiler.
+UNCERTAINTY ?=
+BESIDE := $(if $(UNCERTAINTY),--uncertainty $(UNCERTAINTY))
+
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.rounding
+	$(BIN)/python -m benchmarks.writing
 	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --out bars-resnet20
+	-$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --no-copies --backend compiled --batch 128 --out bars-resnet20-compiled
+	$(BIN)/python -m benchmarks.prediction bert --rows 32 --members 8 --no-vmap --no-copies --backend bfloat16 --out bars-bert-bfloat16
 	$(BIN)/python -m benchmarks.prediction bert --rows 96 --members 8 --no-vmap --no-copies --backend int8 --out bars-bert-int8
-	$(BIN)/python -m benchmarks.prediction resnet20
-	$(BIN)/python -m benchmarks.prediction bert
-	$(BIN)/python -m benchmarks.prediction bert --members 8 --no-vmap --backend int8 --out bars-bert-int8
-	$(BIN)/python -m benchmarks.prediction vit
+	$(BIN)/python -m benchmarks.prediction resnet20 $(BESIDE)
+	$(BIN)/python -m benchmarks.prediction bert --rows 4 $(BESIDE)
+	$(BIN)/python -m benchmarks.prediction vit $(BESIDE)
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.files --no-keep

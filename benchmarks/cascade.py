@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rounding import machine
+from benchmarks.machine import machine
 from benchmarks.sides import Ratio
 
 

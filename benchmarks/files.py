@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import pluria
-from benchmarks.rounding import machine
+from benchmarks.machine import machine
 from benchmarks.sides import Ratio
 from pluria.core.ensemble import Ensemble
 from pluria.store import save

@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import pluria
-from benchmarks.rounding import machine
+from benchmarks.machine import machine
 from benchmarks.sides import Ratio
 from pluria.language import generate_batch
 

@@ -34,8 +34,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import machine
 from benchmarks.merge_check import Check, check
-from benchmarks.rounding import machine
 
 MEMBERS, DENSITY, NOISE = 3, 0.5, 0.0012
 HIDDEN, INNER, LAYERS, WORDS = 1536, 4096, 16, 32000

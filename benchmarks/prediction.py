@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import subprocess
+import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -21,10 +22,9 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from benchmarks.networks import Case, case
-from benchmarks.sides import CLOCKS, Ratio, keep, ratio, turns
+from benchmarks.sides import Ratio, keep, ratio, turns
 from pluria.core.ensemble import Ensemble
-from pluria.predict import Choice, choose_backend, logits, predict
-from pluria.predict.backends import Storage, backend
+from pluria.predict import Choice, Runner, choose_backend, logits, runner
 from pluria.sample import low_precision
 
 BARS = {("resnet20", "one pass"): 2.0, ("resnet20", "deep copies"): 0.3, ("bert", "one pass"): 2.0}
@@ -79,11 +79,29 @@ def stacked(found: Case, several: list[nn.Module]) -> Callable[[], object]:
 
 
 def ours(found: Case, made: Ensemble, choice: Choice) -> Callable[[], object]:
+    """All members; the working copy is made anew each time, but for one that is compiled."""
+
+    def new() -> Runner:
+        return runner(found.model, made, inputs=lambda batch: (batch, None), backend=choice)
+
+    held = new() if choice.backend == "compiled" else None
+
     def work() -> None:
-        for _ in predict(found.model, made, found.batches, inputs=lambda batch: (batch, None), backend=choice):
+        for _ in (held or new())(found.batches):
             pass
 
     return work
+
+
+def first_run(found: Case, made: Ensemble, choice: Choice) -> float | None:
+    """Seconds of one member's first pass, compiling with it, where the network is compiled."""
+    if choice.backend != "compiled":
+        return None
+    start = time.perf_counter()
+    ours(found, made.first(1), choice)()
+    seconds = time.perf_counter() - start
+    print(f"compiling and one pass: {seconds:.1f} s", flush=True)
+    return seconds
 
 
 class Other:
@@ -104,25 +122,6 @@ class Other:
         print("go", file=self.process.stdin, flush=True)
         wall, cpu = map(float, self._answer().split())
         return wall if self.clock == "wall" else cpu
-
-
-def generation(found: Case, made: Ensemble, choice: Choice, clock: str) -> list[Ratio]:
-    """Seconds of writing one member over those of its forward on one batch."""
-    now = CLOCKS[clock]
-    ratios, x, ways = [], found.batches[0], dict.fromkeys([("loop", None), (choice.backend, choice.batch)])
-    for name, batch in ways:
-        run = backend(name, found.model, made, Storage(torch.device("cpu"), None), batch=batch)
-        seconds: dict[bool, list[float]] = {False: [], True: []}
-        with torch.inference_mode():
-            for turn in range(6):  # members take turns, so each first forward writes and each second does not
-                for again in (False, True):
-                    start = now()
-                    run([made.members[turn % 2]], [x], logits)
-                    seconds[again].append(now() - start)
-        first, second = min(seconds[False][2:]), min(seconds[True][2:])
-        what = f"writing one member by {name} / its forward on one batch"
-        ratios.append(ratio(what, [max(first - second, 0.0)], [second], bar=0.05))
-    return ratios
 
 
 def measure(
@@ -167,6 +166,7 @@ def main(
     apart: Annotated[bool, typer.Option("--copies/--no-copies", help="Time deep copies too.")] = True,
     uncertainty: Annotated[str, typer.Option(help="A Python that has torch-uncertainty.")] = "",
     backend_name: Annotated[str, typer.Option("--backend", help="A back end in place of the one that is chosen.")] = "",
+    batch: Annotated[int, typer.Option(help="With --backend: examples at a time; 0: batches as they are.")] = 0,
     clock: Annotated[str, typer.Option(help="wall, or cpu: of one thread, on a machine that others use too.")] = "wall",
     out: Annotated[str, typer.Option(help="Name of the result.")] = "",
 ) -> None:
@@ -174,11 +174,11 @@ def main(
     found = case(name, rows or {"resnet20": 1024, "vit": 512}.get(name, 8))
     most = low_precision(found.model, format=format, members=max(members))
     if backend_name:
-        choice = Choice(backend_name)  # type: ignore[arg-type]
+        choice = Choice(backend_name, batch or None)  # type: ignore[arg-type]
     else:
         choice = choose_backend(found.model, most, found.batches, inputs=lambda batch: (batch, None))
     print(f"{found.what}, {format}\n{choice}", flush=True)
-    ratios = generation(found, most, choice, clock)
+    ratios, compiling = [], first_run(found, most, choice)
     for k in members:
         other = None
         if uncertainty and k > 1:
@@ -188,7 +188,9 @@ def main(
         ratios += measure(name, found, most.first(k), choice, repeats, side, other, clock, apart)
         if other is not None:
             other.process.kill()
-    keep(out or f"prediction-{name}", ratios, clock=clock, case=found.what, choice=str(choice).splitlines())
+    more = {} if compiling is None else {"compiling_and_one_pass_seconds": compiling}
+    told = str(choice).splitlines()
+    keep(out or f"prediction-{name}", ratios, clock=clock, case=found.what, choice=told, **more)
 
 
 if __name__ == "__main__":

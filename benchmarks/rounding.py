@@ -1,6 +1,6 @@
 """Stochastic rounding per channel: plain torch, the chunked reference, the fused loop and a bare copy, side by side.
 
-    python -m benchmarks.rounding [--weights 64000000] [--threads N] [--repeats 5] [--format int4] [--json]
+    python -m benchmarks.rounding [--weights 64000000] [--threads N ...] [--repeats 5] [--format int4]
 
 All four take turns of half a second within each repeat, on the same tensors and threads; the best time counts.
 Copy bandwidth counts bytes read and written.
@@ -8,25 +8,20 @@ Copy bandwidth counts bytes read and written.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 from unittest.mock import patch
 
-import numba
-import numpy as np
 import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.sides import Ratio, keep, ratio, turns
 from pluria.numbers import kernel
 from pluria.numbers.format import number_format
 from pluria.numbers.grid import Grid, fit_grid, layout
@@ -108,39 +103,13 @@ def measure(weights: int, repeats: int, format: str) -> list[Row]:
     ]
 
 
-def stored(weights: int, repeats: int, format: str) -> None:
-    """The same ways in turns, as ratios with their spread, kept for the table of all results."""
-    from benchmarks.sides import keep, ratio, turns  # which asks this module for the machine
-
+def stored(weights: int, repeats: int, format: str, threads: int) -> list[Ratio]:
+    """The same ways in turns, as ratios with their spread."""
     weight = torch.randn(max(1, weights // INPUTS), INPUTS, generator=torch.Generator().manual_seed(0))
     grid, out = fit_grid(weight, number_format(format), layout=layout(weight.shape)), torch.zeros_like(weight)
     seconds = turns({name: partial(way, weight, grid, out) for name, way in WAYS.items()}, repeats)
-    what = f"{weight.numel():,} weights, {format}: kernel / "
-    keep("rounding", [ratio(what + name, seconds["kernel"], seconds[name]) for name in WAYS if name != "kernel"])
-
-
-def machine() -> dict[str, str | int]:
-    """What the figures were measured on."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": _processor(),
-        "cores": os.cpu_count() or 0,
-        "threads": torch.get_num_threads(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numba": numba.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def _processor() -> str:
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    what = f"{weight.numel():,} weights, {format}, {threads} threads: kernel / "
+    return [ratio(what + name, seconds["kernel"], seconds[name]) for name in WAYS if name != "kernel"]
 
 
 def table(rows: list[Row]) -> Table:
@@ -160,22 +129,20 @@ def table(rows: list[Row]) -> Table:
 
 def main(
     weights: Annotated[int, typer.Option(help="Weights of the tensor, float32.")] = 64_000_000,
-    threads: Annotated[int, typer.Option(help="Threads of torch and of the kernel; 0: torch's default.")] = 0,
+    threads: Annotated[list[int], typer.Option(help="Threads of torch and of the kernel.")] = [1, 2],  # noqa: B006
     repeats: Annotated[int, typer.Option(help="Rounds; the best counts.")] = 5,
     format: Annotated[str, typer.Option(help="Number format.")] = "int4",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure stochastic rounding on this machine."""
-    if threads:
-        torch.set_num_threads(threads)
-    rows, about = measure(weights, repeats, format), machine()
-    stored(weights, repeats, format)
-    if as_json:
-        typer.echo(json.dumps({"machine": about, "weights": weights, "format": format, "rows": [*map(asdict, rows)]}))
-        return
-    typer.echo("  ".join(f"{name} {value}" for name, value in about.items()))
-    typer.echo(f"{weights:,} float32 weights, {format}, one scale per row of {INPUTS}; best of {repeats}")
-    Console().print(table(rows))
+    ratios, best = [], {}
+    for count in threads:
+        torch.set_num_threads(count)
+        rows = measure(weights, repeats, format)
+        Console().print(f"{weights:,} float32 weights, {format}, rows of {INPUTS}, {count} threads; best of {repeats}")
+        Console().print(table(rows))
+        best[count] = [asdict(row) for row in rows]
+        ratios += stored(weights, repeats, format, count)
+    keep("rounding", ratios, best_by_threads=best)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 import pluria
-from benchmarks.rounding import machine
+from benchmarks.machine import machine
 from pluria.predict import predict
 from pluria.zoo import network, read
 from pluria.zoo.fit import fit

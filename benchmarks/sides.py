@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rounding import machine
+from benchmarks.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -15,7 +15,7 @@ from pluria.numbers import kernel
 from pluria.numbers.format import FORMATS, Format
 from pluria.numbers.grid import Granularity, Grid, fit_grid, layout
 from pluria.numbers.key import ROUNDING, Key
-from pluria.numbers.rounding import Address, round_stochastic
+from pluria.numbers.rounding import Address, round_rows, round_stochastic
 
 TorchOnly = Callable[[], AbstractContextManager[None]]
 NAMES = sorted(FORMATS)
@@ -271,3 +271,20 @@ def test_codes_go_straight_into_eight_bits(name: str, torch_only: TorchOnly) -> 
     assert torch.equal(round_stochastic(tensor, grid, place, out, unit=True).float(), want)
     for other in ("int8-asymmetric", "fp8-e4m3"):
         assert not kernel.serves(tensor, fitted(tensor, FORMATS[other]), out)
+
+
+@BOTH
+@pytest.mark.usefixtures("loops")
+@pytest.mark.parametrize("width", [8, 7])
+@pytest.mark.parametrize("target", kernel.WRITES)
+def test_rows_alone_are_those_of_the_whole(width: int, target: torch.dtype) -> None:
+    tensor, place, rows = weights((9, width)), Address(Key(3), 9, 1, 5), torch.tensor([7, 0, 4])
+    grid = fitted(tensor, FORMATS["int4"])
+    whole = round_stochastic(tensor, grid, place, torch.empty(tensor.shape, dtype=target))
+    out = torch.full(tensor.shape, 7.0, dtype=target)
+    round_rows(tensor, grid, place, out, rows)
+    assert torch.equal(bits(out[rows]), bits(whole[rows]))
+    assert bool((out[[1, 2, 3, 5, 6, 8]] == 7).all())
+    with pytest.raises(IndexError, match=r"there are rows 0\.\.8; got 1 to 9"):
+        round_rows(tensor, grid, place, out, torch.tensor([1, 9]))
+    round_rows(tensor, grid, place, out, rows[:0])

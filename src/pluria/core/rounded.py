@@ -16,7 +16,7 @@ from pluria.numbers.coupling import Coupling, address
 from pluria.numbers.format import Format
 from pluria.numbers.grid import Granularity, Grid, Layout, fit_grid
 from pluria.numbers.key import Key, tensor_id
-from pluria.numbers.rounding import Address, round_nearest, round_stochastic
+from pluria.numbers.rounding import Address, round_nearest, round_rows, round_stochastic
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,15 @@ class Rounded:
     def write_codes(self, member: int, out: Tensor) -> Grid:
         """Write a member's values on the unit grid into `out`, which must hold them exactly, and return its grid."""
         return self._write(member, out, unit=True)
+
+    def write_rows(self, member: int, out: Tensor, rows: Tensor) -> None:
+        """`write` for some rows of the first axis, drawn from their own addresses; the others are left as they are."""
+        value, grid = self.parts(member)
+        where = self.address(member)
+        if where is None:
+            out[rows] = round_nearest(value, grid, torch.empty_like(out))[rows]
+        else:
+            round_rows(value, grid, where, out, rows)
 
     def _write(self, member: int, out: Tensor, *, unit: bool) -> Grid:
         value, grid = self.parts(member)

@@ -278,3 +278,10 @@ def round_range(memory: Any, grid: Any, address: Address, unit: bool, start: int
             shrink(target8[a:b], out)
         elif moved:
             scatter(target, out, order, a)
+
+
+@compiled
+def round_rows(memory: Any, grid: Any, address: Address, unit: bool, rows: Layout, width: int) -> None:
+    """Round some rows of `width` elements, a multiple of four, and leave the others."""
+    for row in rows:
+        round_range(memory, grid, address, unit, row * width, (row + 1) * width)

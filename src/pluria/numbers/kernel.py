@@ -58,8 +58,12 @@ def round_stochastic(
     out: Tensor,
     *,
     unit: bool = False,
+    rows: Tensor | None = None,
 ) -> Tensor:
-    """Write the rounded values of `tensor` (without their scale, if `unit`) into `out` and return it."""
+    """Write the rounded values of `tensor` (without their scale, if `unit`) into `out` and return it.
+
+    `rows` int64: only these of the first axis, whose elements are a multiple of four; in this thread alone.
+    """
     loops = _loops()
     if loops is None:
         raise ValueError("the kernel serves no tensor, because Numba cannot be imported; ask `serves` first")
@@ -68,6 +72,9 @@ def round_stochastic(
     address = np.array([*key, tensor_id, group, ROUNDING, mask], np.uint64)
     memory = (*target, *source, tensor.dtype == torch.float16, _order(out))
     rules = (scale, zero, _layout(grid), kind, rule)
+    if rows is not None:
+        loops.round_rows(memory, rules, address, unit, rows.numpy(), tensor[0].numel())
+        return out
 
     def work(start: int, stop: int) -> None:
         loops.round_range(memory, rules, address, unit, start, stop)

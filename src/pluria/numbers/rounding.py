@@ -49,6 +49,20 @@ def round_stochastic(tensor: Tensor, grid: Grid, address: Address, out: Tensor, 
     return _round(tensor, grid, address, out, unit)
 
 
+def round_rows(tensor: Tensor, grid: Grid, address: Address, out: Tensor, rows: Tensor) -> Tensor:
+    """`round_stochastic` for some rows, int64, of the first axis; the others in `out` are left as they are.
+
+    Raises IndexError for a row that does not exist.
+    """
+    if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < len(tensor):
+        raise IndexError(f"there are rows 0..{len(tensor) - 1}; got {int(rows.min())} to {int(rows.max())}")
+    if kernel.serves(tensor, grid, out) and out.is_contiguous() and tensor.shape[1:].numel() % 4 == 0:
+        place = (address.key.words, address.tensor, address.group, address.mask)
+        return kernel.round_stochastic(tensor, grid, *place, out, rows=rows)
+    out[rows] = round_stochastic(tensor, grid, address, torch.empty_like(out))[rows]
+    return out
+
+
 def round_nearest(tensor: Tensor, grid: Grid, out: Tensor, *, unit: bool = False) -> Tensor:
     """Write the nearest grid values into `out`, ties to the even code, and return it; `unit`: without their scale."""
     return _round(tensor, grid, None, out, unit)
@@ -167,6 +181,7 @@ __all__ = [
     "decode",
     "floor_codes",
     "round_nearest",
+    "round_rows",
     "round_stochastic",
     "uniforms_at",
     "variance",

@@ -28,6 +28,7 @@ from pluria.core.params import memory
 from pluria.predict.fold import NORMS, graph_of
 from pluria.predict.linear import in_tiles
 from pluria.predict.pieces import in_pieces
+from pluria.predict.rows import by_rows
 from pluria.predict.scaled import Layers, Scaled, Writer, scaled
 from pluria.predict.vmap import side_by_side
 from pluria.predict.whole import whole
@@ -58,7 +59,8 @@ def backend(name: Name, model: nn.Module, ensemble: Ensemble, storage: Storage, 
             return (side_by_side if name == "vmap" else in_tiles)(twin, ensemble)
         return _one_by_one(twin, _plain(twin, ensemble, tensors(twin)), batch)
     dtype = torch.float32 if name == "channels_last" else torch.bfloat16
-    twin, writers = _fast(model, ensemble, storage.device, dtype, whole if name == "int8" else None)
+    layers, drawn = (whole if name == "int8" else None), name != "compiled"
+    twin, writers = _fast(model, ensemble, storage.device, dtype, layers, drawn)
     called = torch.compile(twin, dynamic=False) if name == "compiled" else twin
     return _one_by_one(twin, writers, batch, cast=dtype, called=called)
 
@@ -70,9 +72,9 @@ def floating(model: nn.Module) -> torch.dtype | None:
 
 
 def _fast(
-    model: nn.Module, ensemble: Ensemble, device: torch.device, dtype: torch.dtype, layers: Layers | None
+    model: nn.Module, ensemble: Ensemble, device: torch.device, dtype: torch.dtype, layers: Layers | None, drawn: bool
 ) -> tuple[nn.Module, list[Writer]]:
-    """A channels-last working copy with exact codes, and what writes a member into it."""
+    """A channels-last working copy with exact codes, and what writes a member into it; `drawn`: embeddings by rows."""
     twin = working_copy(model, device=device, dtype=dtype, channels_last=True)
     for module in twin.modules():
         if isinstance(module, NORMS):
@@ -81,8 +83,9 @@ def _fast(
     for name in graph.relus:
         twin.get_submodule(name).inplace = True  # type: ignore[assignment]
     writers, served = scaled(twin, ensemble, graph.norms, layers=layers)
-    rest = {name: value for name, value in own.items() if name not in served}
-    return twin, writers + _plain(twin, ensemble, rest)
+    some, tables = by_rows(twin, ensemble) if drawn else ([], set())
+    rest = {name: value for name, value in own.items() if name not in served | tables}
+    return twin, writers + some + _plain(twin, ensemble, rest)
 
 
 def _plain(twin: nn.Module, ensemble: Ensemble, own: Mapping[str, Tensor]) -> list[Writer]:

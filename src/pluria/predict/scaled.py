@@ -9,7 +9,8 @@ Everything that is per channel is computed in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,30 +75,32 @@ def scaled(
     `norms` maps a layer to the batch norm to be folded into it. That norm becomes an identity.
     """
     writers, served = [], set()
-    for name, layer in list(_layers(twin, ensemble)):
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+    for name, layer in [(n, layer) for n, layer in alone(twin, kinds) if has_codes(ensemble.families[f"{n}.weight"])]:
         norm = norms.get(name)
         behind = None if norm is None else twin.get_submodule(norm)
         made = Scaled(layer) if layers is None else layers(layer, ensemble.families[f"{name}.weight"])
         writers.append(_writer(made, ensemble, name, norm, getattr(behind, "eps", 0.0)))
         served |= {full for full in (f"{name}.weight", f"{name}.bias") if full in ensemble.families}
-        _put(twin, name, made)
+        put(twin, name, made)
         if norm is not None:
             served |= {full for full in ensemble.families if full.rpartition(".")[0] == norm}
-            _put(twin, norm, nn.Identity())
+            put(twin, norm, nn.Identity())
     return writers, served
 
 
-def _layers(twin: nn.Module, ensemble: Ensemble) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
-    """Layers by name that are called, stand in one place, and whose members all have codes."""
+def alone(twin: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, Any]]:
+    """Modules of these kinds by name that are called, and stand in one place with tensors of their own."""
     tied = ties(twin)
     shared = {first for name, first in tied.items() if name != first} | {n for n, first in tied.items() if n != first}
     hidden = {id(part) for module in twin.modules() if isinstance(module, FUSED) for part in module.modules()}
+    found = []
     for name, module in twin.named_modules():
-        plain = type(module) in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear) and name and id(module) not in hidden
+        plain = type(module) in kinds and name and id(module) not in hidden
         hooked = plain and (module._forward_hooks or module._forward_pre_hooks)
-        alone = plain and not hooked and f"{name}.weight" not in shared and f"{name}.bias" not in shared
-        if alone and has_codes(ensemble.families[f"{name}.weight"]):
-            yield name, module
+        if plain and not hooked and f"{name}.weight" not in shared and f"{name}.bias" not in shared:
+            found.append((name, module))
+    return found
 
 
 def has_codes(family: Family) -> bool:
@@ -157,6 +160,7 @@ def _affine(
     return scale, scale * (of(bias, 0.0) - of(norm["running_mean"], 0.0)) + of(norm.get("bias"), 0.0)
 
 
-def _put(twin: nn.Module, name: str, module: nn.Module) -> None:
+def put(twin: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one of that name."""
     parent, _, own = name.rpartition(".")
     setattr(twin.get_submodule(parent), own, module)

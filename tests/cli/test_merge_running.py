@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
+from cli import user
 from cli.conftest import Pluria
 from cli.user import process
-from pluria import params_of, rebasin, stack
+from pluria import params_of, rebasin, refresh, stack
 from pluria.align import repair
 from pluria.core.params import Params
 from pluria.merge import (
@@ -280,3 +281,51 @@ def test_it_is_a_command_of_its_own_process(folder: Path) -> None:
     done = process("merge", "greedy_soup", *given, cwd=folder)
     assert (done.code, done.out) == (0, "would write alone.safetensors: 910 parameters, greedy_soup\n"), done.err
     assert not (folder / "alone.safetensors").exists()
+
+
+def test_batch_norm_is_refreshed_in_what_is_merged(here: Path, pluria: Pluria) -> None:
+    net, inputs = user.network(), [torch.from_numpy(np.load("rows.npz")["x"])]
+    params = params_of(net)
+    draw = torch.Generator().manual_seed(0)
+    members = [
+        {
+            n: v + 0.3 * torch.randn(v.shape, generator=draw).to(v) if n.endswith("weight") else v
+            for n, v in params.items()
+        }
+        for _ in range(2)
+    ]
+    for k, member in enumerate(members):
+        save_file(member, f"{k}.safetensors")
+    given = (*MODELS[:2], "--model", user.MODEL, "--data", "rows.npz", "--repair")
+    assert pluria("merge", "linear", *given, "--out", "out.safetensors").code == 0
+    mean = leafwise(stack(members), linear())
+    wanted = refresh(net, stack([mean]), inputs, reference=members[0]).params(0)
+    assert same(load_file("out.safetensors"), wanted)
+    assert not torch.equal(wanted["norm.running_var"], mean["norm.running_var"])
+    shares = "matrix=[[0.5, 0.5], [0.5, 0.5]]"
+    assert pluria("merge", "mix", *given, "--set", shares, "--out", "round").code == 0
+    assert all(same(load_file(f"round/member-000{k}.safetensors"), wanted) for k in range(2))
+
+
+def test_a_hugging_face_folder_is_fitted_and_opens_again(
+    tmp_path: Path, pluria: Pluria, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    from store.tiny import saved, tiny
+
+    monkeypatch.chdir(tmp_path)
+    first = tiny("vit", num_channels=1, num_labels=10)
+    saved(first, tmp_path / "one")
+    with torch.no_grad():
+        for value in first.parameters():
+            value.add_(0.1)
+    saved(first, tmp_path / "two")
+    given = ("--data", "digits", "--data-argument", "split=test", "--rows", 100, "--set", "steps=2", "--out", "fitted")
+    done = pluria("merge", "learned_soup", "one", "two", "--model", "one", *given)
+    assert done.code == 0, done.err
+    names = ("one", "two", "fitted")
+    one, two, fitted = (transformers.ViTForImageClassification.from_pretrained(name).state_dict() for name in names)
+    for name, value in fitted.items():
+        share = (value - one[name]) / (two[name] - one[name])
+        assert torch.allclose(share, share.flatten()[0].expand_as(share), atol=1e-3), name
+    assert json.loads(Path("fitted/merge.json").read_text())["method"] == "learned_soup"

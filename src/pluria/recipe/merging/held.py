@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +78,11 @@ def merge_held(
             ensemble = stack(held[: len(members)]).reweight(weights)
             bench = Bench(ensemble, None if base is None else held[-1], network, tuple(rows), merge.seed, repair)
             bench = bench if align is None else _aligned(bench, align)
-            _put(merge, sources, layout, leaves, _made(row, merge, bench))
+            made = _made(row, merge, bench)
+            if isinstance(made, Ensemble):
+                export_members(made, layout.out)
+            else:
+                _put(merge, sources, layout, leaves, _as_stored(made, network, layout))
     return cost
 
 
@@ -101,7 +106,9 @@ def _made(row: Method, merge: Merge, bench: Bench) -> Params | Ensemble:
         made: Params | Ensemble = leafwise(bench.ensemble, rule, base=bench.base, counters=merge.counters)
     else:
         made = row.run(bench, merge.options)
-    return made if isinstance(made, Ensemble) else bench.mended(made)
+    if isinstance(made, Ensemble):
+        return stack([bench.mended(params) for params in made]).reweight(made.weights) if bench.repaired else made
+    return bench.mended(made)
 
 
 def _aligned(bench: Bench, by: Literal["weights", "activations"]) -> Bench:
@@ -134,13 +141,21 @@ def _cost(leaves: Sequence[Leaf], sources: Sequence[Streamed], layout: Layout) -
     return replace(cost_of(leaves, sources, layout, 1), readings=1, read=size, memory=size)
 
 
-def _put(
-    merge: Merge, sources: Sequence[Streamed], layout: Layout, leaves: Sequence[Leaf], made: Params | Ensemble
-) -> None:
+def _as_stored(made: Params, network: nn.Module | None, layout: Layout) -> Params:
+    """Tensors by the names of the first source's files; transformers has other names for some in its networks."""
+    if all(name in made for name in layout.sizes):
+        return made
+    save: Any = getattr(network, "save_pretrained", None)
+    if network is None or save is None:
+        raise PluriaError(f"what was merged has no {next(n for n in layout.sizes if n not in made)}, which is written")
+    with tempfile.TemporaryDirectory(dir=layout.out.absolute().parent) as folder:
+        network.load_state_dict(dict(made), strict=False)
+        save(folder)
+        return read_checkpoint(folder).params
+
+
+def _put(merge: Merge, sources: Sequence[Streamed], layout: Layout, leaves: Sequence[Leaf], made: Params) -> None:
     """Write what was merged, with where it came from."""
-    if isinstance(made, Ensemble):
-        export_members(made, layout.out)
-        return
     final = manifest(merge, sources, {file: hashed(file) for source in sources for file in source.files})
     identity, texts = json.dumps(final, sort_keys=True), layout.texts(final)
     kinds = {leaf.name: leaf.dtype for leaf in leaves}

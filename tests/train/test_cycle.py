@@ -12,12 +12,25 @@ from pluria.train import Cycle, cycles
 
 def test_a_cosine_is_the_papers() -> None:
     # alpha(t) = a0 / 2 (cos(pi mod(t - 1, ceil(T / M)) / ceil(T / M)) + 1), t from 1
-    cycle, length = cycles(50, 4), 13
-    for t in range(1, 51):
+    cycle, length = cycles(52, 4), 13
+    for t in range(1, 53):
         assert cycle.share(t - 1) == pytest.approx(0.5 * (math.cos(math.pi * ((t - 1) % length) / length) + 1))
-    assert [t for t in range(1, 51) if cycle.ends(t)] == [13, 26, 39]
+    assert [t for t in range(1, 53) if cycle.ends(t)] == [13, 26, 39, 52]
     assert cycle.share(12) < 0.02
     assert cycle.share(13) == 1
+
+
+@pytest.mark.parametrize(("steps", "count"), [(50, 4), (9, 4), (7, 7), (8, 7), (2000, 6)])
+def test_cycles_that_do_not_divide_a_run_lose_no_member(steps: int, count: int) -> None:
+    cycle = cycles(steps, count)
+    ends = [step for step in range(1, steps + 1) if cycle.ends(step)]
+    assert ends == [-(-steps * number // count) for number in range(1, count + 1)]
+    # Each member is taken where the rate is lowest, and the step after it is the first of a cycle.
+    shares = [cycle.share(taken) for taken in range(steps)]
+    assert all(shares[end - 1] == min(shares[start:end]) for start, end in zip([0, *ends], ends, strict=False))
+    assert all(shares[start] == max(shares[start:end]) for start, end in zip([0, *ends], ends, strict=False))
+    last = [step for step in range(1, steps + 1) if cycle.samples(step, share=1 / steps)]
+    assert last == ends
 
 
 def test_a_triangle_is_the_papers_and_lowest_where_it_is_collected() -> None:

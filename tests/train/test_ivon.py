@@ -166,3 +166,19 @@ def test_bad_numbers(name: str, value: float) -> None:
     given = {"lr": 0.1, "data_size": 10, name: value}
     with pytest.raises(ValueError, match="got"):
         IVON([nn.Parameter(torch.zeros(1))], **given)  # type: ignore[arg-type]
+
+
+def test_frozen_parameters_are_neither_sampled_nor_drawn() -> None:
+    model = tied()
+    model.norm.requires_grad_(False)
+    optimizer = IVON(model.parameters(), 0.1, data_size=10)
+    before = model.norm.weight.detach().clone()
+    with optimizer.sampled():
+        assert torch.equal(model.norm.weight, before)
+        torch.autograd.backward(model(torch.ones(4, 3) * torch.arange(4)[:, None]).square().mean())
+    optimizer.step()
+    ensemble = optimizer.ensemble(model, members=2)
+    assert torch.equal(ensemble.params(1)["norm.weight"], before)
+    # What has been learned keeps its spread when a network is frozen for evaluation.
+    model.requires_grad_(False)
+    assert not torch.equal(optimizer.ensemble(model).params(1)["first.weight"], model.first.weight)

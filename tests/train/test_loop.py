@@ -116,12 +116,24 @@ def test_nan_stops_the_run_and_leaves_the_step_before(tmp_path: Path) -> None:
     file = tmp_path / "run.pt"
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    with pytest.raises(ValueError, match="the loss of step 8 is nan"):
+    with pytest.raises(ValueError, match="step 8: the loss is nan"):
         train(model, poisoned, loss, optimizer=optimizer, epochs=3, checkpoint=file, save_every=1)
     held = torch.load(file, weights_only=True)
     assert held["progress"]["step"] == 7
-    learned = dict(model.named_parameters())
-    assert all(torch.equal(value, held["model"][name]) for name, value in learned.items())
+    # Statistics of batch norm too, which the forward that met NaN had moved already.
+    assert all(torch.equal(value, held["model"][name]) for name, value in model.state_dict().items())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_as_well() -> None:
+    model = nn.Linear(1, 1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def root(model: nn.Module, batch: Tensor) -> Tensor:
+        return (model(batch) - model(batch)).abs().sqrt().sum()  # 0, with a slope of 0 / 0
+
+    with pytest.raises(ValueError, match="step 1: the norm of the gradient is nan"):
+        train(model, lambda _: [torch.ones(1, 1)], root, optimizer=torch.optim.SGD(model.parameters(), 1.0), epochs=1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_accumulated_batches_are_one_large_batch() -> None:

@@ -4,6 +4,7 @@
     triangle  1 - (1 - low) 2u for u <= 1/2, then back up   u = (t + 1) / L
 
 A cosine cycle gives its member at the end, just before the restart; a triangle in the middle, where the rate is lowest.
+L may be a fraction, so that M cycles fill any run of T steps: L = T / M; a member is ready at the next whole step.
 With the schedule of `scheduler`, step number t + 1 is taken at the share of t.
 
 Sources: Huang et al., ICLR 2017 (cosine); Garipov et al., NeurIPS 2018 (triangle); Zhang et al., ICLR 2020 (sampling at
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -32,7 +34,7 @@ class Cycle:
     [2, 6]
     """
 
-    steps: int
+    steps: int | Fraction
     shape: Shape = "cosine"
     low: float = 0.0
 
@@ -48,7 +50,7 @@ class Cycle:
 
     def share(self, taken: int) -> float:
         """The rate of the next step, after `taken` steps, over the highest rate."""
-        t = taken % self.steps
+        t = float(taken % self.steps)
         if self.shape == "cosine":
             return self.low + (1 - self.low) * (1 + math.cos(math.pi * t / self.steps)) / 2
         u = (t + 1) / self.steps
@@ -56,11 +58,13 @@ class Cycle:
 
     def ends(self, step: int) -> bool:
         """Whether a member is ready after `step` steps."""
-        return step > 0 and step % self.steps == (0 if self.shape == "cosine" else self.steps // 2)
+        if self.shape == "triangle":
+            return step > 0 and step % self.steps == self.steps // 2
+        return step > 0 and step % self.steps < 1
 
     def samples(self, step: int, *, share: float, every: int = 1) -> bool:
         """Whether step `step` lies in the last `share` of its cycle, and is one of each `every` from the end."""
-        left = (self.steps - step) % self.steps
+        left = math.ceil(((step - 1) // self.steps + 1) * self.steps) - step
         return step > 0 and left < share * self.steps and left % every == 0
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
@@ -69,10 +73,14 @@ class Cycle:
 
 
 def cycles(steps: int, count: int) -> Cycle:
-    """`count` cosine cycles over a run of `steps` steps, the last one cut short where they do not divide.
+    """`count` cosine cycles that fill a run of `steps` steps; where they do not divide, some are a step longer.
 
     Raises ValueError for no cycle, or more cycles than steps.
+
+    >>> cycle = cycles(10, 4)
+    >>> [step for step in range(1, 11) if cycle.ends(step)]
+    [3, 5, 8, 10]
     """
     if not 1 <= count <= steps:
         raise ValueError(f"a run of {steps} steps has 1 to {steps} cycles; got {count}")
-    return Cycle(-(-steps // count))
+    return Cycle(Fraction(steps, count) if steps % count else steps // count)

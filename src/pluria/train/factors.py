@@ -33,10 +33,10 @@ class FactoredPart(Part):
     """A base and factors `left` `[K, rows, r]`, `right` `[K, r, columns]`, added or multiplied in."""
 
     def __init__(
-        self, base: Tensor, left: Tensor, right: Tensor, op: Op, *, learn: bool = True, scale: float = 1.0
+        self, base: nn.Parameter, left: Tensor, right: Tensor, op: Op, *, learn: bool = True, scale: float = 1.0
     ) -> None:
         super().__init__()
-        self.base = nn.Parameter(base.detach().clone(), requires_grad=learn)
+        self.base = nn.Parameter(base.detach().clone(), requires_grad=learn and base.requires_grad)
         self.left, self.right, self.scale = nn.Parameter(left), nn.Parameter(right), scale
         self.op: Op = op
 

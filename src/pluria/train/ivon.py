@@ -37,16 +37,17 @@ class IVON(torch.optim.Optimizer):
             loss(model(x), y).backward()
         optimizer.step()
 
-    lr           learning rate; multiplied by (hess_init + weight_decay) with `rescale_lr`
+    lr           learning rate, multiplied by (hess_init + weight_decay) with `rescale_lr`. g is a mean of gradients, so
+                 that what SGD with momentum does at rate r, this does at r / (1 - momentum)
     data_size    N, the number of training examples
     hess_init    h at the start; large is safe, small is fast
     clip         largest change of a weight in one step over lr, infinite without
 
     Several blocks before a step are several samples and are averaged, each with a draw of its own; gradients that are
     accumulated inside ONE block are of one sample, and are added as usual. Parameters without a gradient stay as they
-    are. An exception inside a block puts the mean back and drops that sample. A step whose gradients are not finite is
-    left out, and counted in `skipped`. What `backward` found stays in `.grad`, summed over the blocks, for you to look
-    at; changing it has no effect.
+    are, and frozen ones are not sampled. An exception inside a block puts the mean back and drops that sample. A step
+    whose gradients are not finite is left out, and counted in `skipped`. What `backward` found stays in `.grad`, summed
+    over the blocks, for you to look at; changing it has no effect.
     """
 
     def __init__(
@@ -170,13 +171,18 @@ class IVON(torch.optim.Optimizer):
         param.sub_(rate * change.clamp(-group["clip"], group["clip"]))
 
     def ensemble(self, model: nn.Module, *, members: int = 8, key: Key | int = 0) -> Ensemble:
-        """Members of `model` drawn from the Gaussian; tensors that this optimiser does not hold are shared.
+        """Members of `model` drawn from the Gaussian; tensors that this optimiser did not learn are shared.
 
         Raises ValueError where the optimiser holds no parameter of the model.
         """
         key = key if isinstance(key, Key) else Key(key)
         network = unwrapped(model)
-        groups = {id(param): group for group in self.param_groups for param in group["params"]}
+        groups = {
+            id(param): group
+            for group in self.param_groups
+            for param in group["params"]
+            if param.requires_grad or "moves" in self.state.get(param, {})
+        }
         shared = single(params_of(network)).families
         first, made = ties(network), dict[str, Family]()
         for name, param in network.named_parameters():
@@ -190,6 +196,8 @@ class IVON(torch.optim.Optimizer):
 
 
 def _places(groups: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Tensor, str]]:
-    """Every parameter with its group, and the name of its noise."""
+    """Every parameter that learns with its group, and the name of its noise."""
     for number, group in enumerate(groups):
-        yield from ((group, param, f"{number}/{place}") for place, param in enumerate(group["params"]))
+        for place, param in enumerate(group["params"]):
+            if param.requires_grad:
+                yield group, param, f"{number}/{place}"

@@ -29,9 +29,9 @@ Kind = Literal["norm", "last", "rank1", "hyper"]
 class HyperPart(Part):
     """A tensor as a linear map of the member's embedding: origin + sum_d embedding[m, d] directions[d]."""
 
-    def __init__(self, origin: Tensor, directions: Tensor, members: int) -> None:
+    def __init__(self, origin: nn.Parameter, directions: Tensor, members: int) -> None:
         super().__init__()
-        self.origin = nn.Parameter(origin.detach().clone())
+        self.origin = nn.Parameter(origin.detach().clone(), requires_grad=origin.requires_grad)
         self.directions = nn.Parameter(directions)
         self.embedding = nn.Parameter(torch.zeros(members, len(directions), dtype=origin.dtype))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -75,9 +75,9 @@ def train(
     checkpoint   a file written after each epoch, and every `save_every` steps; where it exists the run goes on from it
     progress     told the epochs done and the epoch's mean loss
 
-    An optimiser with `sampled` (IVON) has its gradients taken inside. Raises ValueError for a loss that is NaN or Inf,
-    with model, optimiser and checkpoint as they were after the step before; for an epoch without batches; and for a
-    checkpoint of another run.
+    An optimiser with `sampled` (IVON) has its gradients taken inside. In data-parallel runs every process calls this
+    alike, and the first one writes. Raises ValueError for a loss or gradient that is NaN or Inf, with model, optimiser
+    and checkpoint as they were after the step before; for an epoch without batches; for a checkpoint of another run.
     """
     if epochs < 1 or accumulate < 1:
         raise ValueError(f"epochs and accumulate are 1 or more; got {epochs} and {accumulate}")
@@ -125,21 +125,45 @@ def _step(
     total = 0.0
     device = place(model).type
     sampled: Callable[[], AbstractContextManager[None]] = getattr(optimizer, "sampled", nullcontext)
-    with sampled():
+    with _finite(model, step), sampled():
         for batch in group:
             with torch.autocast(device, dtype=autocast) if autocast is not None else nullcontext():
                 value = loss(model, batch) / len(group)
-            total += (found := value.item())
-            if not math.isfinite(found):
-                raise ValueError(
-                    f"the loss of step {step} is {found}; model and checkpoint are those of the step before. Look for "
-                    "NaN in the batch, or take a lower rate"
-                )
+            total += _checked(value.item(), "loss")
             torch.autograd.backward(value)
+        learned = [param for param in model.parameters() if param.grad is not None]
+        norm = torch.nn.utils.get_total_norm([param.grad for param in learned if param.grad is not None])
+        _checked(norm.item(), "norm of the gradient")
         if clip is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+            torch.nn.utils.clip_grads_with_norm_(learned, clip, norm)
     optimizer.step()
     return total
+
+
+class _NotFinite(ArithmeticError):
+    """What is NaN or Inf."""
+
+
+def _checked(value: float, what: str) -> float:
+    if not math.isfinite(value):
+        raise _NotFinite(f"{what} is {value}")
+    return value
+
+
+@contextmanager
+def _finite(model: nn.Module, step: int) -> Iterator[None]:
+    """Nothing is moved by a step that meets NaN: a forward alone moves the statistics of batch norm."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    except _NotFinite as error:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
+        raise ValueError(
+            f"step {step}: the {error}; model and checkpoint are those of the step before. Look for NaN in the batch, "
+            "or take a lower rate"
+        ) from None
 
 
 def _groups(batches: Iterable[Any], size: int, done: int) -> Iterator[list[Any]]:
@@ -159,15 +183,22 @@ class _Parts:
     progress: Progress
 
     def save(self, file: Path) -> None:
-        """Written beside the old one first, so that a killed or full write leaves that."""
+        """Written beside the old one first, so that a killed or full write leaves that. All processes call it."""
+        drawn = _everyones((torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []))
+        if not _rank():
+            self._write(file, drawn)
+        if _parallel():
+            torch.distributed.barrier()
+
+    def _write(self, file: Path, drawn: list[tuple[Tensor, list[Tensor]]]) -> None:
         data = {
             "model": unwrapped(self.model).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "states": {name: state.state_dict() for name, state in self.states.items()},
             "progress": vars(self.progress),
-            "generator": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "generator": torch.stack([own for own, _ in drawn]),
+            "cuda": [own for _, own in drawn],
         }
         fresh = file.with_name(f"{file.name}.new")
         try:
@@ -188,8 +219,26 @@ class _Parts:
                 self.scheduler.load_state_dict(data["scheduler"])
             self.states.update({name: State.from_state_dict(state) for name, state in data["states"].items()})
             vars(self.progress).update(data["progress"])
-            torch.set_rng_state(data["generator"])
-            if data["cuda"]:
-                torch.cuda.set_rng_state_all(data["cuda"])
-        except (KeyError, TypeError, ValueError, RuntimeError, EOFError) as error:
+            # A copy: torch 2.13 crashes on a state that does not begin its storage.
+            torch.set_rng_state(data["generator"].view(-1, len(torch.get_rng_state()))[_rank()].clone())
+            if any(data["cuda"]):
+                torch.cuda.set_rng_state_all(data["cuda"][_rank()])
+        except (KeyError, TypeError, ValueError, RuntimeError, EOFError, IndexError) as error:
             raise ValueError(f"{file}: this checkpoint is of another run, or damaged: {error}. Move it away") from error
+
+
+def _everyones(value: Any) -> list[Any]:
+    """The value that each process of a data-parallel run has, in the order of their ranks."""
+    if not _parallel():
+        return [value]
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, value)
+    return found
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if _parallel() else 0
+
+
+def _parallel() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -34,7 +34,7 @@ class MaskedPart(Part):
     def __init__(self, base: nn.Parameter, masks: Tensor, *, shared: bool) -> None:
         super().__init__()
         held = base.detach().clone() if shared else base.detach().expand(masks.shape).clone()
-        self.base, self.shared = nn.Parameter(held), shared
+        self.base, self.shared = nn.Parameter(held, requires_grad=base.requires_grad), shared
         self.masks = nn.Buffer(masks.clone())
 
     def forward(self, member: int) -> Tensor:

@@ -23,7 +23,8 @@ from pluria.train.population import evaluate
 
 
 class Span(nn.Module):
-    """Points of one network, `[P]` of them, as parameters; those whose number is in `held` are not learned.
+    """Points of one network, `[P]` of them, as parameters; those whose number is in `held` are not learned, nor are
+    parameters that the network holds frozen.
 
     Buffers are the network's own, one set. Raises ValueError for fewer than two points.
     """
@@ -36,8 +37,8 @@ class Span(nn.Module):
         self.ties, self.count = ties(model), len(points)
         self.points: list[dict[str, nn.Parameter]] = [
             {
-                n: nn.Parameter(point[n].detach().clone(), requires_grad=j not in held)
-                for n, _ in model.named_parameters()
+                n: nn.Parameter(point[n].detach().clone(), requires_grad=j not in held and own.requires_grad)
+                for n, own in model.named_parameters()
             }
             for j, point in enumerate(points)
         ]
@@ -80,7 +81,3 @@ def cosine(span: Span, one: int, other: int) -> Tensor:
 def _mixed(values: Sequence[Tensor], shares: Tensor) -> Tensor:
     mixed: Tensor = torch.tensordot(shares, torch.stack(list(values)), dims=1)
     return mixed
-
-
-def _copied(value: Tensor, learn: bool) -> nn.Parameter:
-    return nn.Parameter(value.detach().clone(), requires_grad=learn)

@@ -7,12 +7,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from setting import EPOCHS, RATE, Split, alone, descent, network, refreshed, run, together
+from setting import EPOCHS, MOMENTUM, RATE, Split, alone, descent, network, refreshed, run, together
 from torch import nn
 
 import pluria
 from pluria.core.ensemble import Ensemble
-from pluria.core.params import params_of
 from pluria.train import (
     EMA,
     IVON,
@@ -114,10 +113,10 @@ def cyclical(data: Split, temperature: float) -> Rung:
     return model, points.ensemble(states["p"]), 1
 
 
-def variational(data: Split) -> Rung:
+def variational(data: Split, rate: float) -> Rung:
     model = start(data)
     optimizer = IVON(
-        model.parameters(), 0.1, data_size=400, hess_init=1.0, weight_decay=5e-4, beta2=0.9995, key=data.seed
+        model.parameters(), rate, data_size=400, hess_init=1.0, weight_decay=5e-4, beta2=0.9995, key=data.seed
     )
     run(model, data, optimizer=optimizer)
     return model, refreshed(model, optimizer.ensemble(model, members=20, key=data.seed), data), 1
@@ -224,16 +223,9 @@ def rounded(rung: Callable[[Split], Rung], format: str, members: int) -> Callabl
         drawn = pluria.low_precision(
             ensemble, format=format, members=members * len(ensemble), roles=pluria.roles(model), key=data.seed
         )
-        return model, pluria.refresh(model, drawn, [data.x], reference=params_of(fresh(model, ensemble))), cost
+        return model, pluria.refresh(model, drawn, [data.x], reference=ensemble), cost
 
     return made
-
-
-def fresh(model: nn.Module, ensemble: Ensemble) -> nn.Module:
-    """The ensemble's first member as a network: what statistics are refreshed against."""
-    first = copy.deepcopy(model)
-    first.load_state_dict(ensemble.params(ensemble.members[0]))
-    return first.eval()
 
 
 LADDER: dict[str, Callable[[Split], Rung]] = {
@@ -247,7 +239,9 @@ LADDER: dict[str, Callable[[Split], Rung]] = {
     "SWAG × 20": lambda data: tail(data, "swag"),
     "cyclical SGHMC, T = 1": lambda data: cyclical(data, 1.0),
     "cyclical SGHMC, T = 1/N": lambda data: cyclical(data, 1 / 400),
-    "IVON × 20": variational,
+    "IVON × 20, rate 0.1": lambda data: variational(data, RATE),
+    # The rate at which a normalised average of gradients does what SGD with momentum does.
+    "IVON × 20, rate 1": lambda data: variational(data, RATE / (1 - MOMENTUM)),
     "MC dropout × 20": mc_dropout,
     "subnetworks × 4": ex_uno,
     "prune and tune × 6, 3 epochs": lambda data: pruned(data, 3),

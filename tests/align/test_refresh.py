@@ -147,6 +147,24 @@ def test_a_member_taken_twice_is_refreshed_once(tmp_path: Path) -> None:
         assert not differing(member, read)
 
 
+def test_members_of_several_bases_are_held_against_their_own() -> None:
+    bases = [params_of(deep()) for _ in range(2)]
+    bases[1] |= {"1.running_mean": bases[1]["1.running_mean"] + 1, "3.weight": 1.5 * bases[1]["3.weight"]}
+    both = stack(bases)
+    assert all(
+        same_bits(value, bases[member][name])
+        for member in (0, 1)
+        for name, value in refresh(deep(), both, batches(), reference=both).params(member).items()
+    )
+    drawn = low_precision(both, members=5, format="int4")
+    made = refresh(deep(), drawn.take([1, 4, 2]), batches(), reference=both)
+    for member in made.members:
+        alone = refresh(deep(), single(drawn.params(member)), batches(), reference=bases[member % 2])
+        assert differing(made.params(member), alone.params(0)) == []
+    wrong = refresh(deep(), drawn, batches(), reference=bases[0])
+    assert "1.running_mean" in differing(wrong.params(1), made.params(1))
+
+
 def test_a_reference_without_counts_of_batches() -> None:
     ensemble = low_precision(deep(), format="int4", members=1)
     old = {name: value for name, value in params_of(deep()).items() if "num_batches" not in name}

@@ -82,9 +82,11 @@ NO_METHODS = {
         "scale_common": "changes gradients",
         "sharpness": "a report",
         "simplex_shares": "places on a simplex",
+        "together": "a population of what is given",
         "train": "the loop itself",
     },
     "merge": {
+        "adapters_of": "reads what members are made of",
         "entropy_weights": "says what members count",
         "expert_groups": "says which experts are merged",
         "expert_usage": "a report",

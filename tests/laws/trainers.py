@@ -16,7 +16,6 @@ from pluria.core.params import params_of
 from pluria.train import (
     SWAG,
     Cycle,
-    OwnPart,
     Population,
     Span,
     State,
@@ -26,6 +25,7 @@ from pluria.train import (
     every,
     repel,
 )
+from pluria.train import together as joint
 
 LENGTH = 6
 SHARES = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]], dtype=torch.float64)
@@ -133,22 +133,16 @@ def together(objective: Callable[[Tensor, Tensor, int], Tensor]) -> Trainer:
     """Three networks with nothing in common, trained on a loss of all their logits `[K, N, C]`."""
 
     def run(f: Callable[..., Any], resume: bool) -> Ensemble:
-        population = apart()
+        population = joint([network(seed) for seed in (1, 2, 3)])
         for step in range(LENGTH):
             if resume and step == LENGTH // 2:
-                saved, population = population.state_dict(), apart()
+                saved, population = population.state_dict(), joint([network(seed) for seed in (7, 8, 9)])
                 population.load_state_dict(saved)
             optimizer = torch.optim.SGD([p for p in population.parameters() if p.requires_grad], 0.1)
             optimizer.zero_grad()
             torch.autograd.backward(objective(population(images()), torch.arange(12) % 3, step))
             optimizer.step()
         return population.ensemble()
-
-    def apart() -> Population:
-        several = [dict(network(seed).named_parameters()) for seed in (1, 2, 3)]
-        stacked = {name: torch.stack([each[name] for each in several]) for name in several[0]}
-        parts = {name: OwnPart(several[0][name], 3, values) for name, values in stacked.items()}
-        return Population(network(), members=3, parts=parts)
 
     return run
 

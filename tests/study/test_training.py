@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pluria.score import extrapolate
-from pluria.train import SGLD, Cycle, OwnPart, Population, diversity_loss
+from pluria.train import SGLD, Cycle, diversity_loss
+from pluria.train import together as joint
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 pytestmark = pytest.mark.study
@@ -105,9 +106,7 @@ def together(width: int, gamma: float, seed: int) -> tuple[float, float]:
     """NLL and error of four small networks trained on the diversity objective, without norms."""
     (setting,) = imported("ladder", "setting")
     data = setting.split(seed)
-    starts = [dict(setting.network(10 * seed + m, width=width, norm=False).named_parameters()) for m in range(4)]
-    parts = {n: OwnPart(starts[0][n], 4, torch.stack([s[n] for s in starts])) for n in starts[0]}
-    population = Population(setting.network(0, width=width, norm=False), members=4, parts=parts)
+    population = joint([setting.network(10 * seed + m, width=width, norm=False) for m in range(4)])
     stepper = torch.optim.SGD([p for p in population.parameters() if p.requires_grad], 0.1, momentum=0.9)
     for number in range(60):
         for x, y in data.epoch(number):

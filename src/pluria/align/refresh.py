@@ -8,7 +8,7 @@ changes, whatever the inputs. Plain re-estimation forgets that training saw augm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,13 +34,14 @@ def refresh(
     ensemble: Ensemble,
     inputs: Iterable[Any],
     *,
-    reference: Params | None = None,
+    reference: Params | Ensemble | None = None,
     forward: Forward = call,
     plain: bool = False,
 ) -> Ensemble:
     """The ensemble with each member's running statistics refreshed on unlabelled batches of `inputs`.
 
-    reference  params the statistics belong to; the model's own by default
+    reference  params the statistics belong to; the model's own by default. An ensemble, where the members of one were
+               rounded in turn: member i belongs to the i-th of its members, counted around
     forward    how the model is called with one batch; by default a tensor, a tuple of arguments or a dict of named
                ones. Inputs are moved to the model's device first
     plain      replace the statistics instead: right only where `inputs` come from the training pipeline
@@ -55,23 +56,38 @@ def refresh(
         raise ValueError("the model has no batch norm with running statistics, so there is nothing to refresh")
     twin = working_copy(model)
     batches = [moved(batch, place(twin), None) for batch in inputs]
-    own, before = tensors(twin), params_of(model) if reference is None else reference
-    check_fit(before, own, what="the reference")
+    own, rows = tensors(twin), dict[str, list[Tensor]]()
     check_fit(ensemble.outline(), own, what="the ensemble")
-    rows: dict[str, list[Tensor]] = {}
     with torch.no_grad():
-        for name in own.keys() & before.keys():
-            own[name].copy_(before[name])
-        base = _measure(twin, batches, forward)
+        bases = [_based(twin, own, params, batches, forward) for params in _references(model, reference)]
         # A member that was taken twice has one row.
         distinct = tuple(dict.fromkeys(ensemble.members))
         for member in distinct:
             ensemble.write(member, own)
-            for name, value in _refreshed(_measure(twin, batches, forward), base, before, plain).items():
+            now, (before, then) = _measure(twin, batches, forward), bases[member % len(bases)]
+            for name, value in _refreshed(now, then, before, plain).items():
                 rows.setdefault(name, []).append(value)
     stacked = {name: Stacked(torch.stack(values), distinct) for name, values in rows.items()}
     # A batch norm that stands in two places has two names, and is measured under the first.
     return ensemble.with_families({name: stacked[first] for name, first in ties(model).items() if first in stacked})
+
+
+def _references(model: nn.Module, reference: Params | Ensemble | None) -> Iterator[Params]:
+    if isinstance(reference, Ensemble):
+        yield from reference
+    else:
+        yield params_of(model) if reference is None else reference
+
+
+def _based(
+    twin: nn.Module, own: Params, reference: Params, batches: list[Any], forward: Forward
+) -> tuple[Params, dict[str, _Moments]]:
+    """The running statistics of a reference, and what is measured in it."""
+    check_fit(reference, own, what="the reference")
+    for name in own.keys() & reference.keys():
+        own[name].copy_(reference[name])
+    kept = {name: value for name, value in reference.items() if name.endswith(("running_mean", "running_var"))}
+    return kept, _measure(twin, batches, forward)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """merge: many models into one, tensor by tensor."""
 
 from pluria.merge.adamerging import adamerging, surprise
-from pluria.merge.adapters import adapted, add_adapters, extract_adapter, sum_adapters
+from pluria.merge.adapters import adapted, adapters_of, add_adapters, extract_adapter, sum_adapters
 from pluria.merge.amortised import amortised
 from pluria.merge.bang import bang, contingency, logit_scales
 from pluria.merge.breadcrumbs import breadcrumbs
@@ -46,6 +46,7 @@ __all__ = [
     "Rules",
     "adamerging",
     "adapted",
+    "adapters_of",
     "add_adapters",
     "amortised",
     "bang",

@@ -18,7 +18,7 @@ from torch import Tensor
 from pluria.core.adapter import Adapter, LowRank
 from pluria.core.ensemble import UNIFORM, Ensemble
 from pluria.core.factored import Factored, spread
-from pluria.core.family import Family, Shared
+from pluria.core.family import Family, Shared, block
 from pluria.core.params import Params, check_fit, memory
 
 
@@ -71,6 +71,27 @@ def adapted(params: Params, adapters: Sequence[Adapter], weights: Tensor | None 
         family = Factored(families[name], left, right, "add")
         families |= {n: family for n, value in held.items() if memory(value) == memory(held[name])}
     return Ensemble(families, tuple(range(len(adapters))), UNIFORM if weights is None else weights)
+
+
+def adapters_of(ensemble: Ensemble) -> list[dict[str, LowRank]]:
+    """The adapter that each member is, over the base they share: undoes `adapted`, and reads a trained LoRA population.
+
+    Raises ValueError where members differ in what is no such product, as in a head of their own.
+    """
+    made: list[dict[str, LowRank]] = [{} for _ in ensemble.members]
+    tied: set[int] = set()
+    for name, family in ensemble.families.items():
+        if id(family) in tied:
+            continue
+        tied.add(id(family))
+        if isinstance(family, Factored) and family.op == "add" and isinstance(family.base, Shared):
+            for adapter, member in zip(made, ensemble.members, strict=True):
+                adapter[name] = LowRank(family.left[member], family.right[member])
+        elif not isinstance(family, Shared) and not bool(
+            (block(family, ensemble.members) == block(family, ensemble.members[:1])).all()
+        ):
+            raise ValueError(f"members differ in {name!r} by more than a product, and an adapter holds only products")
+    return made
 
 
 def sum_adapters(

@@ -14,7 +14,7 @@ from pluria.train.masks import channel_masks, disjoint_masks, paired_masks
 from pluria.train.objective import Decomposition, decompose, distillation_loss, diversity_loss, ens_loss, loss_slopes
 from pluria.train.packed import packed_ensemble
 from pluria.train.permutation import exact_share, networks_needed
-from pluria.train.population import OwnPart, Part, Population, SharedPart
+from pluria.train.population import OwnPart, Part, Population, SharedPart, together
 from pluria.train.repulsive import repel, repulsive
 from pluria.train.residual import dropped, expansion, residual
 from pluria.train.several import chain, independent, local, star
@@ -90,5 +90,6 @@ __all__ = [
     "star",
     "subnetworks",
     "subspace",
+    "together",
     "train",
 ]

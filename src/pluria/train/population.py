@@ -10,7 +10,7 @@ loop, so that each may see data of its own.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from pluria.core.calling import call
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Family, Shared, Stacked
 from pluria.core.model import tensors, ties
-from pluria.core.params import Params
+from pluria.core.params import Params, check_same
 
 
 class Part(nn.Module):
@@ -136,6 +136,19 @@ class Population(nn.Module):
         for name, part in self.parts.items():
             assert isinstance(part, Part)
             yield name.replace("/", "."), part
+
+
+def together(models: Sequence[nn.Module]) -> Population:
+    """A population of independent networks, for losses that look at several at once.
+
+    Raises ValueError for no network, CheckpointError for networks that differ in their tensors.
+    """
+    if not models:
+        raise ValueError("no networks to train together; give one or more")
+    own = [tensors(model) for model in models]
+    check_same(own)
+    parts = {n: OwnPart(value, len(own), torch.stack([each[n] for each in own])) for n, value in own[0].items()}
+    return Population(models[0], members=len(own), parts=parts)
 
 
 def evaluate(network: nn.Module, params: Params, inputs: Any) -> Any:

@@ -13,8 +13,9 @@ import pluria
 from pluria.cli import app
 from pluria.numbers.format import FORMATS
 from pluria.recipe.catalogue import CATALOGUE, methods
+from pluria.recipe.parts import Data, Members, Network, Training
 from pluria.recipe.pools import POOLS
-from pluria.recipe.schema import Arm, Data, Network, Recipe, Training
+from pluria.recipe.schema import Arm, Recipe
 from pluria.search import Budget
 from pluria.zoo import NETWORKS, READERS
 
@@ -62,7 +63,7 @@ def test_every_command_and_option_is_on_the_command_page() -> None:
                 assert not flag.startswith("--") or flag in found or f"[{flag}" in (DOCS / "cli.md").read_text(), flag
 
 
-@pytest.mark.parametrize("model", [Recipe, Network, Training, Data, Arm])
+@pytest.mark.parametrize("model", [Recipe, Network, Training, Members, Data, Arm])
 def test_every_key_is_on_the_recipe_page(model: type) -> None:
     assert set(model.model_fields) - words("recipes.md") == set()  # type: ignore[attr-defined]
 
@@ -78,6 +79,9 @@ def test_every_arm_and_option_is_on_the_recipe_page() -> None:
     assert {row.name for row in rows} - found == set()
     assert {name for row in rows for name in row.options()} - found == set()
     assert {*NETWORKS, *READERS} - found == set()
+    trainings = [row for row in methods("train") if row.maker]
+    assert {row.name for row in trainings} - found == set()
+    assert {name for row in trainings for name in row.options()} - found == set()
 
 
 def test_every_format_and_method_has_its_page() -> None:

@@ -67,6 +67,7 @@ def like(model: nn.Module, members: int) -> Ensemble:
 
 SAMPLERS: dict[str, Sampler] = {
     "full_precision": Sampler(lambda f, model, members, key: f(params_of(model)), grows=False),
+    "collected": Sampler(lambda f, model, members, key: f(ends(model, members))),
     "nearest": Sampler(lambda f, model, members, key: f(model, format="int3"), grows=False),
     "low_precision": Sampler(lambda f, model, members, key: f(model, format="int3", members=members, key=key)),
     "compensated": Sampler(

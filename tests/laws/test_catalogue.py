@@ -79,6 +79,7 @@ NO_METHODS = {
         "paired_masks": "masks of a population",
         "repulsive": "directions of repel",
         "residual": "a diagnostic",
+        "restarted": "a network's start anew",
         "scale_common": "changes gradients",
         "sharpness": "a report",
         "simplex_shares": "places on a simplex",

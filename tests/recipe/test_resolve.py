@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pluria.core.errors import CheckpointError, PluriaError, RecipeError
+from pluria.recipe.parts import Data, Network, Training
 from pluria.recipe.resolve import built, dataset, device_of, imported, load_network, trained, training_rows
-from pluria.recipe.schema import Data, Network, Training
 from recipe.tiny import ARGUMENTS, recipe, write_network
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pluria.core.errors import DataError, PluriaError, RecipeError
+from pluria.recipe.parts import Data
 from pluria.recipe.resolve import data_rows, dataset
-from pluria.recipe.schema import Data
 from pluria.zoo.dataset import Dataset
 from recipe.tiny import recipe, write_data, write_network
 

@@ -104,7 +104,7 @@ def test_wrong_arms(arm: Any, said: str) -> None:
         ({"network": "mlp"}, "network: wanted a mapping (got 'mlp')"),
         ({"network": {"model": "mlp", "train": {"epochs": 0}}}, "network.train.epochs: "),
         ({"network": {"model": "mlp", "train": {"epochs": 1}}}, "`training` (the rows) are given together"),
-        ({"training": {"reader": "digits"}}, "`train` of a network (how) and `training`"),
+        ({"training": {"reader": "digits"}}, "`train` or `members` of a network (how) and `training`"),
         (
             {
                 "network": {"model": "mlp", "checkpoint": "x", "train": {"epochs": 1}},

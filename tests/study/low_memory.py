@@ -19,8 +19,8 @@ import torch
 import pluria
 from pluria.core.ensemble import single
 from pluria.predict import gather, predict
+from pluria.recipe.parts import Network
 from pluria.recipe.resolve import load_network
-from pluria.recipe.schema import Network
 from pluria.store.outline import outline_in
 from pluria.store.tensors import write_made
 

@@ -41,7 +41,7 @@ def check(
     from dataclasses import asdict
 
     from pluria.check import check as checked
-    from pluria.recipe.schema import Network
+    from pluria.recipe.parts import Network
 
     with mistakes():
         if (model is None) != (data is None):

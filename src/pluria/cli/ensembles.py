@@ -27,7 +27,7 @@ from pluria.cli.running import run_parts
 
 if TYPE_CHECKING:
     from pluria.core.ensemble import Ensemble
-    from pluria.recipe.schema import Data
+    from pluria.recipe.parts import Data
 
 Arguments = Annotated[list[str], typer.Option("--argument", metavar="KEY=VALUE", help="An argument of the network.")]
 DataArguments = Annotated[list[str], typer.Option("--data-argument", metavar="KEY=VALUE", help="Of the reader.")]
@@ -250,8 +250,8 @@ def _drawn(
     model: str, arguments: dict[str, Any], checkpoint: str | None, options: dict[str, Any], trust: bool, quiet: bool
 ) -> tuple[Ensemble, dict[str, Any]]:
     """Members of a network with its checkpoint, and what their file says about them."""
+    from pluria.recipe.parts import Network
     from pluria.recipe.resolve import load_network
-    from pluria.recipe.schema import Network
     from pluria.sample import low_precision
 
     spec = Network(model=model, arguments=arguments, checkpoint=checkpoint)
@@ -264,7 +264,7 @@ def _drawn(
 
 def data_spec(data: str, arguments: dict[str, Any]) -> Data:
     """Data by the name of a reader, or a .npz file."""
-    from pluria.recipe.schema import Data
+    from pluria.recipe.parts import Data
 
     with mistakes():
         held = {"path": data, **arguments} if data.endswith(".npz") else arguments

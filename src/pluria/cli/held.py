@@ -10,7 +10,7 @@ from pluria.core.errors import DataError, PluriaError
 
 if TYPE_CHECKING:
     from pluria.core.ensemble import Ensemble
-    from pluria.recipe.schema import Network
+    from pluria.recipe.parts import Network
     from pluria.store.file import Loaded
 
 
@@ -63,7 +63,7 @@ def together(loaded: Loaded, name: str | None) -> list[str]:
 
 def network_of(loaded: Loaded, file: Path, name: str, trust: bool) -> Network:
     """The network that an ensemble of the file belongs to; one of the user's own code only where that is trusted."""
-    from pluria.recipe.schema import Network
+    from pluria.recipe.parts import Network
 
     every = loaded.about.get("networks")
     held = every.get(name) if isinstance(every, dict) else loaded.about.get("network")

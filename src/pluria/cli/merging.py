@@ -110,7 +110,7 @@ def statistics(
     Example: pluria statistics fisher a.safetensors --model my.net:Net --data a.npz --out fisher-a.safetensors
     """
     from pluria.recipe.merging.statistics import measured
-    from pluria.recipe.schema import Network
+    from pluria.recipe.parts import Network
     from pluria.store.tensors import write_tensors
 
     ready(out)
@@ -152,7 +152,7 @@ def _merged(
 
 def _bench(run: dict[str, Any]) -> dict[str, Any]:
     """Network, rows, and what is done before and after, for a merge in memory."""
-    from pluria.recipe.schema import Network
+    from pluria.recipe.parts import Network
 
     if run["align"] not in (None, "weights", "activations"):
         raise ValueError(f"--align is weights or activations; got {run['align']!r}")

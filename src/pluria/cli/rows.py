@@ -9,7 +9,7 @@ from pluria.cli.ensembles import data_spec
 if TYPE_CHECKING:
     from torch import nn
 
-    from pluria.recipe.schema import Network
+    from pluria.recipe.parts import Network
     from pluria.zoo import Dataset
 
 

@@ -1,9 +1,9 @@
 """The controls that apply to a recipe's networks and data: cheaper things that could have done the same.
 
 full precision (and refreshed, where arms are) · several networks in full precision · averaged over views ·
-nearest at each number system, with feedback for compensated arms · plain rounding for compensated arms ·
-Gaussian noise of matched variance, and independent members · MC dropout where there is dropout ·
-single models at other bit widths
+members that are brought along, where arms are drawn around them · nearest at each number system, with feedback for
+compensated arms · plain rounding for compensated arms · Gaussian noise of matched variance, and independent members ·
+MC dropout where there is dropout · single models at other bit widths
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pluria.recipe.named import has_dropout
+from pluria.recipe.named import collects, has_dropout
 from pluria.recipe.schema import Arm, Recipe
 from pluria.recipe.source import Sources
 
@@ -36,6 +36,8 @@ def controls_of(recipe: Recipe, asked: list[Arm], sources: Sources, images: bool
     views = (SHIFTS if images else ()) if recipe.views is None else recipe.views
     for together in dict.fromkeys(arm.networks for arm in asked):
         own = [arm for arm in asked if arm.networks == together]
+        if any(map(collects, own)) and not any(arm.method == "collected" for arm in own):
+            yield _members(together, sources), False
         yield _arm("full_precision", together), False
         if any(arm.refresh for arm in own):
             yield _arm("full_precision", together, refresh=True), False
@@ -51,18 +53,26 @@ def controls_of(recipe: Recipe, asked: list[Arm], sources: Sources, images: bool
                 yield _arm("nearest", (name,), format=format, where=json.loads(where), beyond=False), True
 
 
+def _members(together: tuple[str, ...], sources: Sources) -> Arm:
+    """All members that the networks bring along, as many of each."""
+    brought = [sources[name].collected for name in together]
+    return _arm("collected", together, members=min(len(found) for found in brought if found is not None))
+
+
 def _like(arm: Arm) -> Iterator[Arm]:
     """What a rounded arm is held against on its own grid."""
     if arm.method not in ("low_precision", "compensated"):
         return
     grid = {k: v for k, v in arm.options.items() if k in ("format", "granularity", "where")}
+    base = {"of": arm.options["of"]} if "of" in arm.options else {}
     alike: dict[str, Any] = {name: getattr(arm, name) for name in ("members", "views", "beyond", "refresh", "pool")}
     one = {"refresh": arm.refresh, "beyond": arm.beyond}
     yield _arm("nearest", arm.networks, **one, **grid)
     if arm.method == "low_precision":
         # Gaussian draws are independent, so the grid is judged by members that are coupled in no other way.
-        yield _arm("gaussian", arm.networks, **alike, **grid)
-        yield _arm("low_precision", arm.networks, **alike, **grid, coupling="independent")
+        if not collects(arm):
+            yield _arm("gaussian", arm.networks, **alike, **grid)
+        yield _arm("low_precision", arm.networks, **alike, **grid, **base, coupling="independent")
         return
     feedback = {k: v for k, v in arm.options.items() if k in ("order", "damping")}
     yield _arm("gptq", arm.networks, **one, **grid, **feedback)

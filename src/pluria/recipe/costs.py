@@ -11,7 +11,7 @@ from typing import Any
 from pluria.align.refresh import has_batch_norm
 from pluria.core.ensemble import Ensemble
 from pluria.recipe.folder import RunFolder
-from pluria.recipe.named import drawn
+from pluria.recipe.named import collects, drawn
 from pluria.recipe.plan import Job, draw
 from pluria.recipe.source import Source, Sources
 
@@ -31,7 +31,7 @@ def cost(job: Job, sources: Sources, folder: RunFolder, *, asked: Sequence[float
         "forwards": job.size if asked is None else round(sum(asked), 2),
         "flops": round(sum(share * flops for share, flops in zip(asked or [1] * job.size, work, strict=True))),
         "seconds": sum(folder.seconds(places, job.arm.members, part) for part in PARTS),
-        "backward_passes": 0,
+        "backward_passes": sum(sources[network].passes for network in job.arm.networks) if collects(job.arm) else 0,
     }
     each = [stored(job, network, sources[network]) for network in job.arm.networks]
     summed = {name: sum(one[name] for one in each) for name in each[0]}

@@ -75,6 +75,14 @@ class RunFolder:
         for file in [self.path / name for name in RESULTS] + list(self.path.glob(KEPT)):
             file.unlink(missing_ok=True)
 
+    def trained(self, *, fresh: bool) -> Path:
+        """Where trainings leave members, and from where they go on; emptied for a fresh run."""
+        place = self.path / "trained"
+        place.mkdir(parents=True, exist_ok=True)
+        for file in place.iterdir() if fresh else ():
+            file.unlink()
+        return place
+
     def read(self, name: str) -> Any:
         """A JSON file, None where it does not exist; RecipeError where it cannot be read."""
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from pluria.core.ensemble import Ensemble, single
 from pluria.core.family import Family, Joined
+from pluria.core.model import roles
 from pluria.core.params import params_of
 from pluria.numbers.coupling import Coupling
 from pluria.numbers.grid import Granularity
@@ -24,6 +25,9 @@ from pluria.sample import nearest as closest
 from pluria.sample.compensated import Order
 
 Made = tuple[nn.Module, Ensemble]
+Of = Literal["network", "collected"]
+"""What is drawn around: the network itself, or in turn the members that it brings along."""
+
 Formats = str | Mapping[str, str]
 Patterns = list[str] | None
 
@@ -31,6 +35,14 @@ Patterns = list[str] | None
 def full_precision(model: nn.Module, *, members: int, key: Key) -> Made:
     """The network itself; several members see several views."""
     return model, Ensemble(single(params_of(model)).families, tuple(range(members)))
+
+
+def collected(model: nn.Module, *, members: int, key: Key, collected: Ensemble | None) -> Made:
+    """The members that the network brings along."""
+    found = _brought(collected)
+    if members > len(found):
+        raise ValueError(f"{members} members are asked for, and the network brings along {len(found)}")
+    return model, found.first(members)
 
 
 def nearest(
@@ -56,10 +68,13 @@ def low_precision(
     coupling: Coupling = "stratified",
     granularity: Granularity = "channel",
     where: Patterns = None,
+    of: Of = "network",
+    collected: Ensemble | None = None,
 ) -> Made:
     """Members by stochastic rounding."""
     options = {"format": format, "coupling": coupling, "granularity": granularity, "where": where}
-    return model, rounded(model, members=members, key=key, **options)  # type: ignore[arg-type]
+    base = _around(model, of, collected)
+    return model, rounded(base, members=members, key=key, roles=roles(model), **options)  # type: ignore[arg-type]
 
 
 def compensated(
@@ -125,6 +140,16 @@ def isotropic(model: nn.Module, *, members: int, key: Key, std: float, where: Pa
 def dropout(model: nn.Module, *, members: int, key: Key) -> Made:
     """MC dropout."""
     return dropout_members(model, members=members, key=key)
+
+
+def _around(model: nn.Module, of: Of, collected: Ensemble | None) -> nn.Module | Ensemble:
+    return model if of == "network" else _brought(collected)
+
+
+def _brought(collected: Ensemble | None) -> Ensemble:
+    if collected is None:
+        raise ValueError("the network brings no members along: give it `members`, a training or a .pluria file")
+    return collected
 
 
 def _repeated(single: Ensemble, members: int) -> dict[str, Family]:

@@ -33,6 +33,11 @@ SAMPLE_LAWS = ("bits", "prefix", "file", "mean")
 POOL_LAWS = ("single", "copies", "order", "double", "simplex")
 MERGE_LAWS = ("single", "copies", "order", "double", "rounding")
 FIT_LAWS = ("single", "copies", "order", "simplex", "better", "text")
+OF_A_RUN = ("model", "members", "key", "inputs", "collected", "bench")
+OF_A_TRAINING = ("loop", "make", "model", "models", "fit", "params", "lr", "data_size", "weight_decay", "when", "key",
+                 "masks", "options")  # fmt: skip
+"""Arguments that are not a recipe's to set."""
+
 TRAIN_LAWS = ("repeat", "quiet", "resume", "file")
 
 
@@ -40,7 +45,8 @@ TRAIN_LAWS = ("repeat", "quiet", "resume", "file")
 class Method:
     """One row. `breaks` gives the reason for each law that does not hold.
 
-    maker   how a recipe calls a sampler; for a leafwise merge, the function of its options that gives its `Rule`
+    maker   how a recipe calls a sampler, or a training for the members of a network; for a leafwise merge, the function
+            of its options that gives its `Rule`
     runner  how the command line calls a merge that is no rule: (bench, options) -> params, or an ensemble
     """
 
@@ -75,11 +81,14 @@ class Method:
         return _load(self.runner)(bench, **options)
 
     def options(self) -> dict[str, inspect.Parameter]:
-        """What a recipe or the command line may set, besides `members`; keys and rows come from the run."""
+        """What a recipe or the command line may set; the rest comes from the run. `members` is an arm's own key."""
         if (path := self.maker or self.runner) is None:
             return {}
-        given = inspect.signature(_load(path), eval_str=True).parameters
-        return {n: p for n, p in given.items() if n not in ("model", "members", "key", "inputs", "bench")}
+        given = dict(inspect.signature(_load(path), eval_str=True).parameters)
+        if self.verb != "train":
+            return {n: p for n, p in given.items() if n not in OF_A_RUN}
+        own = inspect.signature(self.load(), eval_str=True).parameters
+        return {n: p for n, p in {**own, **given}.items() if n not in OF_A_TRAINING}
 
 
 def _load(path: str) -> Callable[..., Any]:

@@ -22,6 +22,7 @@ FULL = "full precision"
 
 WORDS = {
     "full_precision": FULL,
+    "collected": "trained members",
     "gaussian": "Gaussian of matched variance",
     "dropout": "MC dropout",
     "gptq": "GPTQ",
@@ -31,8 +32,18 @@ SIZES = {"members", "networks", "beyond", "pool"}
 
 
 def drawn(arm: Arm) -> bool:
-    """Whether an arm's members depend on the seed."""
+    """Whether an arm's members are more than one network."""
     return arm.method not in ("full_precision", "nearest", "gptq")
+
+
+def seeded(arm: Arm) -> bool:
+    """Whether an arm's members depend on the seed."""
+    return drawn(arm) and arm.method != "collected"
+
+
+def collects(arm: Arm) -> bool:
+    """Whether an arm needs members that its networks bring along."""
+    return arm.method == "collected" or arm.options.get("of") == "collected"
 
 
 def arm_name(arm: Arm, several: bool) -> str:

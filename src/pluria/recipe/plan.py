@@ -19,7 +19,7 @@ from pluria.numbers.format import number_format
 from pluria.numbers.key import Key
 from pluria.predict.batches import call
 from pluria.recipe.controls import controls_of
-from pluria.recipe.named import arm_name, drawn, folder_name, has_dropout, method_of
+from pluria.recipe.named import arm_name, collects, drawn, folder_name, has_dropout, method_of, seeded
 from pluria.recipe.schema import ONLY, Arm, Recipe
 from pluria.recipe.source import Source, Sources
 
@@ -66,7 +66,7 @@ def jobs(recipe: Recipe, sources: Sources, *, images: bool) -> list[Job]:
     given = ((True, _pooled(filled(arm, sources), recipe.pool), candidate) for arm, candidate in controls)
     found: dict[tuple[str, int], Job] = {}
     for control, arm, candidate in [*given, *((beside and not drawn(arm), arm, False) for arm in asked)]:
-        for seed in recipe.seeds if drawn(arm) else recipe.seeds[:1]:
+        for seed in recipe.seeds if seeded(arm) else recipe.seeds[:1]:
             at = (arm.model_dump_json(exclude={"beyond"}), seed)
             if at not in found or (found[at].candidate and not candidate):
                 found[at] = Job(arm_name(arm, several), control, arm, seed, candidate)
@@ -77,7 +77,7 @@ def completed(arm: Arm, sources: Sources) -> list[Arm]:
     """The arm with its defaults put in; two, without refresh and with it, where it leaves that open."""
     full, norms = filled(arm, sources), False
     _check_asked(full, sources)
-    if arm.refresh is None and drawn(arm) and arm.method != "dropout":
+    if arm.refresh is None and seeded(arm) and arm.method != "dropout":
         norms = any(has_batch_norm(sources[name].model) for name in full.networks)
     return [full, full.model_copy(update={"refresh": True})] if norms else [full]
 
@@ -89,6 +89,8 @@ def filled(arm: Arm, sources: Sources) -> Arm:
     """
     defaults = {n: p.default for n, p in method_of(arm).options().items() if p.default is not p.empty}
     size = {} if drawn(arm) or "members" in arm.model_fields_set else {"members": len(arm.views)}
+    if arm.method == "collected" and "members" not in arm.model_fields_set:
+        size = {"members": min(len(_collected(sources, name)) for name in arm.networks or sources)}
     asked = {"networks": arm.networks or tuple(sources), "refresh": bool(arm.refresh)}
     given = {**defaults, **arm.model_dump(exclude_unset=True), **size, **asked}
     if isinstance(given.get("format"), str):
@@ -126,6 +128,7 @@ def drawn_name(job: Job, network: str) -> tuple[Hashable, ...]:
 def _plain(job: Job, network: str, source: Source, positions: list[int], feedback: bool) -> tuple[nn.Module, Ensemble]:
     options = dict(job.arm.options) | {"members": max(positions) + 1, "key": key_of(job, network)}
     options |= {"inputs": source.moments} if feedback else {}
+    options |= {"collected": source.collected} if collects(job.arm) else {}
     model, ensemble = method_of(job.arm).make(source.model, **options)
     return model, ensemble.take(positions)
 
@@ -134,7 +137,8 @@ def _refreshed(job: Job, network: str, source: Source, positions: list[int]) -> 
     model, ensemble = draw(job.plain(), network, source, positions)
     if not has_batch_norm(model):
         return model, ensemble
-    return model, refresh(model, ensemble, source.unlabelled, forward=call)
+    reference = source.collected if collects(job.arm) else None
+    return model, refresh(model, ensemble, source.unlabelled, forward=call, reference=reference)
 
 
 def wants_inputs(arm: Arm) -> bool:
@@ -163,10 +167,26 @@ def _one_name(format: str) -> str:
 
 def _check_asked(arm: Arm, sources: Sources) -> None:
     models = [sources[name].model for name in arm.networks]
+    if collects(arm):
+        fewest = min(len(_collected(sources, name)) for name in arm.networks)
+        if arm.method == "collected" and arm.members > fewest:
+            raise RecipeError(f"arm 'collected' asks for {arm.members} members, and {fewest} are brought along")
+    if arm.method == "collected" and arm.refresh:
+        raise RecipeError("arm 'collected' asks for refresh, but its members have statistics of their own")
     if arm.refresh and not any(map(has_batch_norm, models)):
         raise RecipeError(f"arm {arm.method!r} asks for refresh, but the network has no batch norm with statistics")
     if arm.method == "dropout" and not all(map(has_dropout, models)):
         raise RecipeError("arm 'dropout': the network has no dropout layer with p > 0")
+
+
+def _collected(sources: Sources, name: str) -> Ensemble:
+    """The members that a network brings along."""
+    found = sources[name].collected
+    if found is None:
+        raise RecipeError(
+            f"{name!r} brings no members along: give it `members`, a training or a .pluria file, or name other networks"
+        )
+    return found
 
 
 def _distinct(found: list[Job]) -> list[Job]:

@@ -6,7 +6,8 @@ recipe -> networks with their checkpoints, rows, jobs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from pluria.core.model import working_copy
 from pluria.core.params import params_of
 from pluria.predict import first, logits
 from pluria.predict.batches import call
+from pluria.recipe.brought import brought_along, trained_members
 from pluria.recipe.check import (
     check_apart,
     check_draws,
@@ -26,7 +28,8 @@ from pluria.recipe.check import (
     check_views,
     repeated,
 )
-from pluria.recipe.folder import digest, way
+from pluria.recipe.folder import RunFolder, digest, way
+from pluria.recipe.parts import Members
 from pluria.recipe.plan import Job, jobs
 from pluria.recipe.resolve import Rows, data_rows, device_of, load_network, trained, training_rows
 from pluria.recipe.schema import ONLY, Recipe
@@ -54,17 +57,27 @@ class Prepared:
     """Figure rows that are among the calibration rows."""
 
 
-def prepare(recipe: Recipe, progress: Progress = quiet, *, train: bool = True) -> Prepared:
+def prepare(
+    recipe: Recipe,
+    progress: Progress = quiet,
+    *,
+    train: bool = True,
+    folder: RunFolder | None = None,
+    restart: bool = False,
+) -> Prepared:
     """Read and check everything a run needs, and train where the recipe says so (and `train` too).
 
-    Raises RecipeError, CheckpointError or DataError.
+    `folder` keeps what trainings leave, and from where they go on, unless `restart` says to begin again. Raises
+    RecipeError, CheckpointError or DataError.
     """
     device_of(recipe.device)
     rows, training = data_rows(recipe), training_rows(recipe)
     loaded = {name: load_network(spec) for name, spec in recipe.named.items()}
     twice, again = _check_rows(rows, training)
     inputs = unlabelled(rows.calibration, recipe.unlabelled_rows, recipe.batch)
-    sources = {name: Source(model, inputs) for name, (model, _) in loaded.items()}
+    sources = {
+        name: brought_along(recipe.named[name], Source(model, inputs), training) for name, (model, _) in loaded.items()
+    }
     for source in sources.values():
         for part in (rows.calibration, rows.figures, training):
             if part is not None:
@@ -76,7 +89,8 @@ def prepare(recipe: Recipe, progress: Progress = quiet, *, train: bool = True) -
     check_pools(planned, rows.calibration)
     plainly = check_draws(planned, sources)
     if train and training is not None:
-        sources = {n: _trained(n, recipe, source, training, progress) for n, source in sources.items()}
+        place = None if folder is None else folder.trained(fresh=restart)
+        sources = {n: _trained(n, recipe, source, training, progress, place) for n, source in sources.items()}
     several = len(loaded) > 1
     notes = [f"{name}: {line}" if several else line for name, (_, lines) in loaded.items() for line in lines]
     default = Recipe.model_fields["unlabelled_rows"].default
@@ -101,7 +115,8 @@ def pinned(prepared: Prepared) -> dict[str, Any]:
         tensors = params_of(source.model)
         with torch.inference_mode():
             outputs = logits(call(working_copy(source.model, dtype=torch.float32), x))
-        networks[name] = digest([*tensors.values(), outputs], *tensors)
+        brought = [value for each in source.collected or () for value in each.values()]
+        networks[name] = digest([*tensors.values(), outputs, *brought], *tensors)
     return {
         **way(device_of(prepared.recipe.device)),
         "networks": networks,
@@ -113,13 +128,18 @@ def _contents(rows: Dataset) -> str:
     return digest([rows.inputs, rows.targets], repr((rows.scale, rows.mean, rows.std)))
 
 
-def _trained(name: str, recipe: Recipe, source: Source, rows: Dataset, progress: Progress) -> Source:
-    """The source with its network trained, where the recipe says how."""
-    how, several = recipe.named[name].train, name != ONLY
-    if how is None:
-        return source
-    what = f"training {name}" if several else "training"
-    return Source(trained(source.model, how, rows, lambda d, _: progress(what, d, how.epochs)), source.unlabelled)
+def _trained(
+    name: str, recipe: Recipe, source: Source, rows: Dataset, progress: Progress, place: Path | None
+) -> Source:
+    """The source with its network trained, and the members of it, where the recipe says how."""
+    spec, what = recipe.named[name], f"training {name}" if name != ONLY else "training"
+    if (how := spec.train) is not None:
+        model = trained(source.model, how, rows, lambda done, _: progress(what, done, how.epochs))
+        source = replace(source, model=model)
+    if isinstance(spec.members, Members):
+        runs = len(source.collected) if source.collected is not None else 1
+        return trained_members(name, spec, source, rows, place, lambda done: progress(f"{what}: members", done, runs))
+    return source
 
 
 def _check_rows(rows: Rows, training: Dataset | None) -> tuple[int, list[str]]:

@@ -15,7 +15,8 @@ from torch import nn
 
 from pluria.core.errors import CheckpointError, DataError, PluriaError, RecipeError
 from pluria.core.params import check_finite, check_fit
-from pluria.recipe.schema import Data, Network, Recipe, Training, nearest_name
+from pluria.recipe.parts import Data, Network, Training
+from pluria.recipe.schema import Recipe, nearest_name
 from pluria.store.checkpoint import read_checkpoint
 from pluria.store.pretrained import network_in
 from pluria.zoo.dataset import IGNORED, Dataset
@@ -86,7 +87,7 @@ def load_network(spec: Network, *, trust: bool = False) -> tuple[nn.Module, list
     """
     model = built(spec, trust=trust)
     if spec.checkpoint is None:
-        if spec.train is None and not Path(spec.model, "config.json").is_file():
+        if spec.train is None and spec.members is None and not Path(spec.model, "config.json").is_file():
             raise RecipeError("the network has no checkpoint: give the trained file (or, in a recipe, network.train)")
         return model, []
     found = read_checkpoint(spec.checkpoint)

@@ -53,7 +53,7 @@ def run(
     folder = RunFolder(out)
     if not restart:
         folder.refuse_other(recipe, {})
-    prepared = prepare(recipe, progress)
+    prepared = prepare(recipe, progress, folder=folder, restart=restart)
     folder.claim(recipe, pinned(prepared), restart=restart, engine=told(mapper))
     predict_all(prepared, folder, progress, mapper=mapper)
     progress("figures", 1, 1)

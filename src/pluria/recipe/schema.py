@@ -20,44 +20,13 @@ from pluria.core.errors import RecipeError
 from pluria.predict.backends import PLAIN, Name
 from pluria.recipe.catalogue import methods
 from pluria.recipe.method import Method
+from pluria.recipe.parts import Data, Members, Network, Strict, Training
 from pluria.recipe.pools import POOLS
 from pluria.zoo.shifts import SHIFTS
 from pluria.zoo.views import view
 
 ONLY = "network"
 """The name of a recipe's only network."""
-
-
-class Strict(BaseModel):
-    """Frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Training(Strict):
-    """How the network is trained where there is no checkpoint: a small network, in seconds."""
-
-    epochs: int = Field(ge=1)
-    batch: int = Field(64, ge=1)
-    rate: float = Field(0.003, gt=0)
-    seed: int = 0
-
-
-class Network(Strict):
-    """`model` is a zoo name, an import path `package.module:Class` (which runs that code) or a Hugging Face folder."""
-
-    model: str
-    arguments: dict[str, Any] = {}
-    checkpoint: str | None = None
-    train: Training | None = None
-
-
-class Data(Strict):
-    """`reader` is a reader's name or an import path to a function that returns a Dataset."""
-
-    reader: str
-    arguments: dict[str, Any] = {}
-    rows: int | None = Field(None, ge=2)
 
 
 class Arm(BaseModel):
@@ -98,13 +67,13 @@ class Recipe(Strict):
 
     title: str = "A low-precision ensemble"
     network: Network | None = None
-    networks: dict[str, Network] = {}
+    networks: dict[str, Network] = Field(default_factory=dict)
     data: Data
     calibration: Data | Literal["half"] = "half"
     training: Data | None = None
-    shifted: dict[str, dict[str, float]] = {}
+    shifted: dict[str, dict[str, float]] = Field(default_factory=dict)
     shifted_rows: int | None = Field(None, ge=2)
-    outside: dict[str, Data] = {}
+    outside: dict[str, Data] = Field(default_factory=dict)
     arms: tuple[Arm, ...] = Field(min_length=1)
     views: tuple[str, ...] | None = None
     pool: str | None = None
@@ -151,22 +120,32 @@ class Recipe(Strict):
 
 def check_arm(arm: Arm) -> Method:
     """The arm's method; RecipeError with the nearest name where the method or one of its options does not exist."""
-    table = {method.name: method for method in methods("sample") if method.maker}
-    if arm.method not in table:
-        raise RecipeError(f"unknown method {arm.method!r}{nearest_name(arm.method, list(table))}")
-    options = table[arm.method].options()
-    for name in arm.options:
-        if name not in options:
-            known = [*options, *Arm.model_fields]
-            raise RecipeError(f"method {arm.method!r} has no option {name!r}{nearest_name(name, known)}")
-    missing = [n for n, p in options.items() if p.default is p.empty and n not in arm.options]
-    if missing:
-        raise RecipeError(f"method {arm.method!r} needs {', '.join(missing)}")
-    for name, value in arm.options.items():
-        check_type(name, value, options[name].annotation)
+    found = _checked(arm, "sample")
     _check_views("views", arm.views)
     _check_pool(arm.pool)
-    return table[arm.method]
+    return found
+
+
+def method_of_training(how: Members) -> Method:
+    """The training's method; RecipeError as `check_arm` says."""
+    return _checked(how, "train")
+
+
+def _checked(asked: Arm | Members, verb: str) -> Method:
+    table = {method.name: method for method in methods(verb) if method.maker}
+    if asked.method not in table:
+        raise RecipeError(f"unknown method {asked.method!r}{nearest_name(asked.method, list(table))}")
+    options = table[asked.method].options()
+    for name in asked.options:
+        if name not in options:
+            known = [*options, *type(asked).model_fields]
+            raise RecipeError(f"method {asked.method!r} has no option {name!r}{nearest_name(name, known)}")
+    missing = [n for n, p in options.items() if p.default is p.empty and n not in asked.options]
+    if missing:
+        raise RecipeError(f"method {asked.method!r} needs {', '.join(missing)}")
+    for name, value in asked.options.items():
+        check_type(name, value, options[name].annotation)
+    return table[asked.method]
 
 
 def nearest_name(name: str, known: list[str]) -> str:
@@ -204,8 +183,15 @@ def _check_rows(recipe: Recipe) -> None:
     for name, network in recipe.named.items():
         if network.train is not None and network.checkpoint is not None:
             raise RecipeError(f"{name}: give a checkpoint or `train`, not both")
-    if any(network.train for network in recipe.named.values()) is not (recipe.training is not None):
-        raise RecipeError("`train` of a network (how) and `training` (the rows) are given together; one is missing")
+        if isinstance(network.members, Members):
+            try:
+                method_of_training(network.members)
+            except RecipeError as error:
+                raise RecipeError(f"{name}.members: {error}") from None
+    if any(network.trains for network in recipe.named.values()) is not (recipe.training is not None):
+        raise RecipeError(
+            "`train` or `members` of a network (how) and `training` (the rows) are given together; one is missing"
+        )
 
 
 def _check_names(names: tuple[str, ...], recipe: Recipe) -> None:
@@ -228,7 +214,7 @@ def _check_shifts(recipe: Recipe) -> None:
 
 PARTS: dict[str, type[BaseModel]] = {
     "network": Network, "networks": Network, "data": Data, "calibration": Data, "training": Data, "outside": Data,
-    "train": Training,
+    "train": Training, "members": Members,
 }  # fmt: skip
 """Whose keys stand under these."""
 

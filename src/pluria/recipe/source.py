@@ -54,11 +54,17 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """The network, batches of inputs whose labels are not used, and the members drawn so far."""
+    """The network, batches of inputs whose labels are not used, and the members drawn so far.
+
+    collected   members that the network brings along: of a file, or of a training
+    passes      backward passes over batches that they took
+    """
 
     model: nn.Module
     unlabelled: list[Any] = field(default_factory=list)
     drawn: Drawn = field(default_factory=Drawn)
+    collected: Ensemble | None = None
+    passes: int = 0
 
     @cached_property
     def moments(self) -> Moments:

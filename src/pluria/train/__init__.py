@@ -6,6 +6,7 @@ from pluria.train.curve import along, barrier, curve, simplex_shares, subspace
 from pluria.train.cycle import Cycle, cycles
 from pluria.train.diagnose import Diagnosis, cka, connectivity, diagnose, sharpness
 from pluria.train.factors import batch_ensemble, lora
+from pluria.train.fresh import restarted
 from pluria.train.ivon import IVON
 from pluria.train.langevin import SGHMC, SGLD
 from pluria.train.latephase import late_phase, scale_common
@@ -84,6 +85,7 @@ __all__ = [
     "repel",
     "repulsive",
     "residual",
+    "restarted",
     "scale_common",
     "sharpness",
     "simplex_shares",

@@ -18,6 +18,7 @@ from torch import nn
 from pluria.core.model import tensors
 from pluria.numbers.key import Key
 from pluria.train.factors import weights_of
+from pluria.train.fresh import restarted
 from pluria.train.population import OwnPart, Part, Population
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
@@ -41,7 +42,7 @@ def packed_ensemble(
             _narrow(name, module, alpha / members, 1 if first or last else gamma, first=first, last=last)
         elif isinstance(module, NORMS):
             _narrow_norm(name, module, alpha / members)
-    starts = [_initialised(narrow, key.fold(f"member {member}")) for member in range(members)]
+    starts = [restarted(narrow, key.fold(f"member {member}")) for member in range(members)]
     parts: dict[str, Part] = {
         name: OwnPart(value, members, torch.stack([tensors(start)[name].detach() for start in starts]))
         for name, value in tensors(starts[0]).items()
@@ -87,14 +88,3 @@ def _width(name: str, width: int, share: float, groups: int) -> int:
             "take another alpha, gamma or number of members"
         )
     return int(narrow)
-
-
-def _initialised(model: nn.Module, key: Key) -> nn.Module:
-    """A copy with each layer's usual start, from a seed of its own; the global generator stays as it is."""
-    twin = copy.deepcopy(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(key.seed % 2**63)
-        for module in twin.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
-    return twin

@@ -8,6 +8,9 @@ FIXED = {"prefix": "the grid of members is fixed by its ends", "mean": "members 
 SAMPLE: tuple[Method, ...] = (
     Method("full_precision", "sample", "pluria.core.ensemble:single", "the network itself; control", "nothing",
            ("bits", "file", "mean"), {"prefix": "a single model"}, "pluria.recipe.makers:full_precision"),
+    Method("collected", "sample", "pluria.core.ensemble:stack", "members that a network brings along",
+           "members of a training, or of a file", ("bits", "prefix", "file"),
+           {"mean": "members are points, not draws around one base"}, "pluria.recipe.makers:collected"),
     Method("nearest", "sample", "pluria.sample.rounding:nearest", "nearest rounding, one model; control", "nothing",
            ("bits", "file"), ONE, "pluria.recipe.makers:nearest"),
     Method("low_precision", "sample", "pluria.sample.rounding:low_precision", "members by stochastic rounding",

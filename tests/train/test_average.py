@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from pluria.align import refresh
+from pluria.predict import gather, predict
 from pluria.train import EMA, SWA
 from train.runs import steps, tied
 
@@ -62,3 +64,16 @@ def test_sixteen_bits_are_averaged_in_thirty_two() -> None:
 def test_a_decay_outside_its_range(decay: float) -> None:
     with pytest.raises(ValueError, match="a decay lies in"):
         EMA(decay)
+
+
+def test_statistics_of_an_average_are_stale_until_they_are_refreshed() -> None:
+    model = tied()
+    collector = SWA()
+    state = collector.start(model)
+    for step in steps(model, 6, rate=0.5):
+        state = collector.update(state, model, step)
+    ensemble = collector.ensemble(state)
+    inputs = torch.randn(64, 3, generator=torch.Generator().manual_seed(2))
+    fresh = refresh(model, ensemble, [inputs], plain=True)
+    stale, right = (gather(predict(model, each, [inputs]))[0] for each in (ensemble, fresh))
+    assert not torch.allclose(stale, right, atol=1e-3)

@@ -14,6 +14,7 @@ from pluria.core.params import params_of
 from pluria.predict import gather, predict
 from pluria.train import (
     OwnPart,
+    Part,
     Population,
     batch_ensemble,
     late_phase,
@@ -199,3 +200,39 @@ def test_what_is_frozen_stays_as_it_is(kind: str) -> None:
     learned = dict(after.named_parameters())
     assert all(torch.equal(dict(before.named_parameters())[name], learned[name]) for name in frozen)
     assert torch.equal(after.ensemble().params(1)["1.weight"], model[1].weight)
+
+
+class Sum(Part):
+    """One parameter as the sum of what is shared and a member's own."""
+
+    def __init__(self, value: Tensor, members: int) -> None:
+        super().__init__()
+        self.shared, self.own = nn.Parameter(value.clone()), nn.Parameter(torch.zeros(members, *value.shape))
+
+    def forward(self, member: int) -> Tensor:
+        return self.shared + self.own[member]
+
+    def common(self) -> list[nn.Parameter]:
+        return [self.shared]
+
+    def mean(self) -> Tensor:
+        return (self.shared + self.own.mean(0)).detach()
+
+
+@pytest.mark.parametrize("members", [1, 2, 5])
+def test_noise_of_a_late_phases_average_falls_as_one_over_its_members(members: int) -> None:
+    # A noisy quadratic, many copies of it: gradients w + N(0, 1/2). The average moves by twice the rate, so its
+    # variance is 2 lr s / (2 (1 - lr)) with s = 1 / (2 K): 0.125 / K at a rate of 0.2.
+    model = nn.Linear(3000, 1, bias=False)
+    population = Population(model, members=members, parts={"weight": Sum(torch.zeros(1, 3000), members)})
+    optimizer = torch.optim.SGD([p for p in population.parameters() if p.requires_grad], 0.2)
+    generator, seen = torch.Generator().manual_seed(0), []
+    for step in range(80):
+        optimizer.zero_grad()
+        for member in range(members):
+            weight, noise = population.params(member)["weight"], torch.randn(1, 3000, generator=generator) * 0.5**0.5
+            torch.autograd.backward((weight.square() / 2 + noise * weight).sum())
+        scale_common(population, 1 / members)
+        optimizer.step()
+        seen += [float(population.average().params(0)["weight"].square().mean())] if step >= 30 else []
+    assert sum(seen) / len(seen) == pytest.approx(0.125 / members, rel=0.06)

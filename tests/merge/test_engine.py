@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ import pluria
 from pluria.core.ensemble import Ensemble, stack
 from pluria.core.errors import CheckpointError
 from pluria.core.params import Params
-from pluria.merge import Pass, Piece, Rule, leafwise, linear
+from pluria.merge import Pass, Piece, Rule, breadcrumbs, dare, leafwise, linear, sce, task_arithmetic, ties
 from pluria.merge.engine import Leaf, longest
+from pluria.numbers import compiled, kernel, members
 
 
 def params(seed: int, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> dict[str, Tensor]:
@@ -50,6 +52,32 @@ def test_threads_and_chunks_change_no_bit(
     assert equal(made, leafwise(ensemble, by_length(scope, pieces), threads=3, chunk=7))
     assert equal(made, leafwise(ensemble, by_length(scope, pieces), threads=2, chunk=1))
     assert not equal(made, leafwise(ensemble, linear()))
+
+
+RULES = {
+    "linear": linear(),
+    "paper": ties(density=0.3),
+    **{spec: ties(density=0.3, spec=spec, scale=0.7) for spec in ("mergekit", "peft", "sd-mecha")},  # type: ignore[arg-type]
+    "task": task_arithmetic(scale=[0.3, -0.2, 0.0]),
+    "dare": dare(key=3, elect=True),
+    "breadcrumbs": breadcrumbs(),
+    "sce": sce(select=0.4),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_compiled_loops_change_no_bit(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble = dataclasses.replace(
+        stack([params(seed, dtype) for seed in range(3)]), weights=torch.tensor([3.0, 1, 2]) / 6
+    )
+    base = params(7, dtype)
+    made = leafwise(ensemble, RULES[name], base=base)
+    assert compiled.__name__ == members.LOADED
+    monkeypatch.setattr(kernel, "available", lambda device: False)
+    plain = leafwise(ensemble, RULES[name], base=base)
+    assert equal(made, plain)
+    assert all(torch.equal(made[each].signbit(), plain[each].signbit()) for each in made)
 
 
 def test_pieces_cover_a_tensor_once_in_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +243,7 @@ def test_large_finite_numbers_are_no_infinities() -> None:
 
 
 def test_the_base_of_a_piece() -> None:
-    piece = Piece("w", torch.Size((2,)), 0, 0, torch.tensor([[3.0, 4.0]]), torch.tensor([1.0, 1.0]), torch.ones(1))
+    piece = Piece("w", torch.Size((2,)), 0, 0, torch.tensor([[3.0, 4.0], [1.0, 1.0]]), torch.ones(1))
     assert piece.deltas.tolist() == [[2.0, 3.0]]
     with pytest.raises(ValueError, match="'w': this merge starts from a base"):
-        _ = Piece("w", torch.Size((2,)), 0, 0, torch.zeros(1, 2), None, torch.ones(1)).deltas
+        _ = Piece("w", torch.Size((2,)), 0, 0, torch.zeros(1, 2), torch.ones(1)).deltas

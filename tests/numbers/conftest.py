@@ -25,16 +25,26 @@ def torch_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextM
 
 
 @pytest.fixture(scope="session")
-def interpreted() -> ModuleType:
-    """The module of the loops with the compiler switched off."""
-    spec = importlib.util.spec_from_file_location("interpreted", compiled.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numba.config, "DISABLE_JIT", True)
-        spec.loader.exec_module(module)
-    return module
+def as_python() -> Callable[[ModuleType], ModuleType]:
+    """A module of loops with the compiler switched off."""
+
+    def again(loops: ModuleType) -> ModuleType:
+        spec = importlib.util.spec_from_file_location("interpreted", str(loops.__file__))
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(numba.config, "DISABLE_JIT", True)
+            spec.loader.exec_module(module)
+        return module
+
+    return again
+
+
+@pytest.fixture(scope="session")
+def interpreted(as_python: Callable[[ModuleType], ModuleType]) -> ModuleType:
+    """The loops of rounding with the compiler switched off."""
+    return as_python(compiled)
 
 
 @pytest.fixture

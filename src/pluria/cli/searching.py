@@ -92,7 +92,7 @@ def _rows(data: str | None, arguments: list[str]) -> dict[str, Any] | None:
 def _given(what: str, network: dict[str, Any] | None, rows: dict[str, Any] | None, change: list[str]) -> dict[str, Any]:
     """The plain recipe: from the file, or of the network and the rows."""
     from pluria.core.errors import PluriaError
-    from pluria.recipe.reading import put, read_plain
+    from pluria.recipe.plain import put, read_plain
 
     if network is None:
         held = read_plain(what, change)

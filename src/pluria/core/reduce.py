@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pluria.core.weights import spread_weights
+from pluria.numbers import members
 
 
 def mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -62,6 +63,8 @@ def weighted_sum(values: Tensor, weights: Tensor, *, dtype: torch.dtype = torch.
 
     Weights may have any sign and sum. A value of weight zero is not read, so it may be NaN.
     """
+    if dtype == torch.float32 and weights.ndim == 1 and members.serves(values, dtype, *members.SIXTEEN):
+        return members.weighted_sum(values, weights.tolist())
     total = torch.zeros(values.shape[1:], dtype=dtype, device=values.device)
     for value, weight in zip(values, weights, strict=True):
         # Product, then sum: a fused step rounds otherwise at a run's end than inside it, and so depends on the cut.
@@ -69,7 +72,7 @@ def weighted_sum(values: Tensor, weights: Tensor, *, dtype: torch.dtype = torch.
             wide = _beside(weight, value)
             total += torch.where(wide != 0, value.to(dtype) * wide, 0.0)
         elif weight != 0:
-            total += value.to(dtype) * float(weight)
+            total += value.to(dtype) if weight == 1 else value.to(dtype) * float(weight)
     return total
 
 

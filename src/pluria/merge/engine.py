@@ -23,6 +23,8 @@ from torch import Tensor
 
 from pluria.core.errors import CheckpointError
 from pluria.merge.rule import BLOCK, Pass, Piece, Rule, row_length
+from pluria.numbers import members
+from pluria.numbers.members import SIXTEEN
 
 CHUNK = 8
 """Pieces that a thread takes at a time."""
@@ -128,8 +130,12 @@ def _spread(
 
 @contextmanager
 def _workers(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads in which torch itself uses one thread, or the order of its sums would depend on their number."""
+    """Threads in which torch itself uses one thread, or the order of its sums would depend on their number.
+
+    Here too: torch's own threads wait for their next work at full speed, on the cores of those who have some.
+    """
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         yield pool
@@ -174,12 +180,14 @@ def _measured(task: Task, rule: Rule, chunks: Chunks, mapper: Mapper) -> Any:
 
 
 def _measure(task: Task, step: Pass, earlier: Any, spans: Sequence[Span]) -> list[Tensor]:
-    parts = (step.measure(piece, earlier) for piece in _pieces(task, spans, first=step is spans[0].leaf.rule.passes[0]))
-    if step.stacked:
-        return list(parts)
+    pieces = _pieces(task, spans, first=step is spans[0].leaf.rule.passes[0])
+    if not step.counts:
+        return [step.measure(piece, earlier) for piece in pieces]
     # Integers are added at once, since their order does not matter; floats wait for their turn.
-    first = next(parts)
-    return [first, *parts] if first.is_floating_point() else [_sum([first, *parts])]
+    total = None
+    for piece in pieces:
+        total = step.measure(piece, earlier, total)
+    return [] if total is None else [total]
 
 
 def _sum(parts: Iterable[Tensor]) -> Tensor:
@@ -210,27 +218,38 @@ def _pieces(task: Task, spans: Sequence[Span], *, first: bool) -> Iterator[Piece
     """The pieces of spans of one tensor, one after the other in the same memory; `first`: never read before."""
     leaf, longest = spans[0].leaf, max(span.stop - span.start for span in spans)
     sources = [*task.members, *([task.base] if task.base is not None and leaf.rule.needs_base else [])]
-    wide = torch.empty((len(sources), longest), dtype=leaf.arithmetic)
-    narrow: dict[torch.dtype, Tensor] = {}
+    kinds = [source.outline[leaf.name].dtype for source in sources]
+    alike = kinds[0] in SIXTEEN and len(set(kinds)) == 1
+    room = torch.empty((len(sources), longest), dtype=kinds[0] if alike else leaf.arithmetic)
+    narrow = {kind: torch.empty(longest, dtype=kind) for kind in kinds if kind != room.dtype}
     for span in spans:
         count = span.stop - span.start
-        rows = wide[:, :count] if count == longest else wide.view(-1)[: len(sources) * count].view(-1, count)
-        for source, row in zip(sources, rows, strict=True):
-            own = source.outline[leaf.name].dtype
-            raw = row if own == leaf.arithmetic else narrow.setdefault(own, torch.empty(longest, dtype=own))[:count]
+        rows = room[:, :count] if count == longest else room.view(-1)[: len(sources) * count].view(-1, count)
+        for source, kind, row in zip(sources, kinds, rows, strict=True):
+            raw = narrow[kind][:count] if kind in narrow else row
             source.read(leaf.name, span.start, raw)
             if raw is not row:
                 row.copy_(raw)
-            if first and not _finite(row):
-                raise CheckpointError(
-                    f"NaN or Inf in tensor {leaf.name!r} of {source.label}. Give a checkpoint from before it diverged"
-                )
-        base = rows[len(task.members)] if len(sources) > len(task.members) else None
-        yield Piece(leaf.name, leaf.shape, span.start, span.number, rows[: len(task.members)], base, leaf.weights)
+        piece = Piece(leaf.name, leaf.shape, span.start, span.number, rows, leaf.weights)
+        if first and not _sound(piece):
+            bad = next(source for source, row in zip(sources, rows, strict=True) if not _finite(row))
+            raise CheckpointError(
+                f"NaN or Inf in tensor {leaf.name!r} of {bad.label}. Give a checkpoint from before it diverged"
+            )
+        yield piece
+
+
+def _sound(piece: Piece) -> bool:
+    """Whether all that was read is finite."""
+    if members.serves(piece.rows, *SIXTEEN):
+        return members.finite(piece.rows)
+    return _finite(piece.values) and (piece.base is None or _finite(piece.base))
 
 
 def _finite(values: Tensor) -> bool:
     """Whether all are finite; a sum is quicker than asking each, and is finite where they are not too large."""
+    if members.serves(values[None], *SIXTEEN):
+        return members.finite(values[None])
     return math.isfinite(values.sum(dtype=torch.float32 if values.itemsize < 4 else None)) or bool(
         torch.isfinite(values).all()
     )

@@ -19,11 +19,11 @@ from pluria.core.params import listed
 from pluria.merge.engine import Leaf, Source
 from pluria.merge.linear import linear
 from pluria.merge.rule import Named, Rule, Rules
+from pluria.numbers.members import SIXTEEN
 
 Counters = Literal["first", "sum"]
 COUNTER = "num_batches_tracked"
 STATISTICS = ("running_mean", "running_var")
-SIXTEEN = (torch.float16, torch.bfloat16)
 
 
 def leaves_of(

@@ -15,6 +15,7 @@ from torch import Tensor
 from pluria.core.reduce import weighted_sum
 from pluria.core.weights import common
 from pluria.merge.rule import Piece, Rule
+from pluria.numbers import members
 
 
 def linear() -> Rule:
@@ -31,4 +32,5 @@ def linear() -> Rule:
 
 def _mean(piece: Piece, _: Any) -> Tensor:
     shares, factor = common(piece.weights)
-    return weighted_sum(piece.values, shares, dtype=piece.values.dtype).mul_(factor)
+    rows = piece.stored if members.serves(piece.stored, *members.SIXTEEN) else piece.values
+    return weighted_sum(rows, shares, dtype=piece.arithmetic).mul_(factor)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pluria.merge.rule import Pass, Piece
+from pluria.numbers import members
 from pluria.numbers.radix import BITS, histogram, patterns
 
 LEVELS = {31: (15, 16), 63: (16, 16, 16, 15)}
@@ -56,42 +57,36 @@ class Largest:
 
     def mask(self, piece: Piece, values: Tensor) -> Tensor:
         """bool `[J, R, n]`: which elements of a piece are taken; `values` `[R, n]` are those that were ranked."""
-        words, low = patterns(values), self._low(piece, values)
-        taken = torch.empty((len(low), *words.shape), dtype=torch.bool, device=words.device)
+        words, (low, high, cut) = patterns(values), self._bounds(piece, values)
+        taken = torch.empty((*low.shape, words.shape[1]), dtype=torch.bool, device=words.device)
         for j, r in itertools.product(range(len(low)), range(len(words))):
-            torch.ge(words[r], int(low[j, r]), out=taken[j, r])
-            taken[j, r, self._first(piece, values[r], j, r)] = True
+            at = int(cut[j, r])
+            torch.ge(words[r, :at], int(low[j, r]), out=taken[j, r, :at])
+            torch.ge(words[r, at:], int(high[j, r]), out=taken[j, r, at:])
         return taken
 
     def trimmed(self, piece: Piece, values: Tensor) -> Tensor:
-        """`[R, n]`: `values` where the first selection takes them, else zero."""
-        low, out = self._low(piece, values)[0], torch.empty_like(values)
-        # Above a threshold is above the number before it, and |x| <= that is what this function makes zero.
-        before = (low - 1).to(patterns(values[:, :0]).dtype).view(values.dtype).tolist()
-        for r, row in enumerate(values):
-            torch.hardshrink(row, before[r] if low[r] > 0 else -1.0, out=out[r])
-            equal = self._first(piece, row, 0, r)
-            out[r, equal] = row[equal]
-        return out
+        """`[R, n]`: `values` where the first selection takes them, else zero; their memory is used."""
+        if members.serves(values, torch.float32, torch.float64):
+            members.keep(values, *(bound[0] for bound in self._bounds(piece, values)))
+            return values
+        return values.masked_fill_(~self.mask(piece, values)[0], 0.0)
 
-    def _low(self, piece: Piece, values: Tensor) -> Tensor:
-        """int64 `[J, R]`, the smallest pattern of which all are taken in a piece."""
+    def _bounds(self, piece: Piece, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """int64 `[J, R]` each: patterns from `low` on are taken before the index `cut`, from `high` on behind it."""
         shared, left = self._here(piece)
         top = torch.iinfo(torch.int32 if values.dtype == torch.float32 else torch.int64).max
-        return ((self.prefix + (left < shared).long()) << self.shift).clamp(max=top)
+        cut = torch.where(left < shared, 0, values.shape[1])
+        for j, r in ((left > 0) & (left < shared)).nonzero().tolist():
+            cut[j, r] = (patterns(values[r]) >> self.shift == self.prefix[j, r]).nonzero()[int(left[j, r]) - 1, 0] + 1
+        low, high = (((self.prefix + more) << self.shift).clamp(max=top) for more in (0, 1))
+        return low, high, cut
 
     def _here(self, piece: Piece) -> tuple[Tensor, Tensor]:
         """How many of a piece share the prefix, and how many of them are taken, `[J, R]` each."""
         if self.ties is None or self.room is None:
             return self.shared, self.left
         return self.ties[piece.number], self.room[piece.number]
-
-    def _first(self, piece: Piece, row: Tensor, j: int, r: int) -> Tensor:
-        """Indices of those of a row that equal the threshold and are taken, where not all are."""
-        shared, left = self._here(piece)
-        if not 0 < left[j, r] < shared[j, r]:
-            return torch.empty(0, dtype=torch.int64, device=row.device)
-        return (patterns(row) >> self.shift == self.prefix[j, r]).nonzero()[: int(left[j, r]), 0]
 
 
 def largest(values: Values, counts: Counts) -> tuple[Pass, ...]:
@@ -100,11 +95,11 @@ def largest(values: Values, counts: Counts) -> tuple[Pass, ...]:
     Counts are cut to what there is. They are of a tensor, or of the whole model where that is the rule's scope.
     """
 
-    def first(piece: Piece, _: Any) -> Tensor:
+    def first(piece: Piece, _: Any, known: Tensor | None) -> Tensor:
         held = values(piece)
         total = BITS[held.dtype]
         bits = LEVELS[total][0]
-        return histogram(held, torch.zeros((1, len(held)), dtype=torch.int64), total - bits, bits)
+        return histogram(held, torch.zeros((1, len(held)), dtype=torch.int64), total - bits, bits, known)
 
     def started(total: Tensor, _: Any) -> Largest:
         width = next(width for width, levels in LEVELS.items() if 2 ** levels[0] == total.shape[-1])
@@ -114,16 +109,16 @@ def largest(values: Values, counts: Counts) -> tuple[Pass, ...]:
         start = Largest(torch.zeros_like(wide[..., 0]), width, wanted.expand(wide.shape[:2]), wide.sum(-1))
         return _narrowed(wide, start)
 
-    def level(piece: Piece, found: Largest) -> Tensor:
+    def level(piece: Piece, found: Largest, known: Tensor | None) -> Tensor:
         bits = min(16, found.shift)
-        return histogram(values(piece), found.prefix, found.shift - bits, bits)
+        return histogram(values(piece), found.prefix, found.shift - bits, bits, known)
 
     def ties(piece: Piece, found: Largest) -> Tensor:
         return histogram(values(piece), found.prefix, found.shift, 0)[..., 0]
 
-    finer = Pass(level, _narrowed, lambda found: found.shift > 0 and not found.decided)
+    finer = Pass(level, _narrowed, lambda found: found.shift > 0 and not found.decided, counts=True)
     equal = Pass(ties, _shared_out, lambda found: not found.decided, stacked=True)
-    return Pass(first, started), finer, finer, finer, equal
+    return Pass(first, started, counts=True), finer, finer, finer, equal
 
 
 def _narrowed(counted: Tensor, found: Largest) -> Largest:

@@ -12,10 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from pluria.numbers import members
 
 BLOCK = 2**17
 """Elements of a piece. What is measured in floats is added in pieces, so that this number is part of every result."""
@@ -28,20 +31,39 @@ class Piece:
     name, shape   of the whole tensor
     start         flat index of the first element
     number        of this piece among the pieces of its scope, the tensor or the model
-    values        `[K, n]`, float32 for members of 16 bits, else float64
-    base          `[n]` of the same dtype, for rules that need one
+    rows          `[K, n]`, or `[K + 1, n]` with the base as the last: as they are stored where all are of one dtype of
+                  16 bits, else in the dtype of the arithmetic
     weights       `[K]` float64, not negative, of sum one
 
-    `values` and `base` are the rule's to overwrite, and are not to be kept: their memory is used again.
+    `values` and `base` are the rule's to overwrite, and are not to be kept: their memory may be used again.
     """
 
     name: str
     shape: torch.Size
     start: int
     number: int
-    values: Tensor
-    base: Tensor | None
+    rows: Tensor
     weights: Tensor
+
+    @property
+    def stored(self) -> Tensor:
+        """The members' rows alone, `[K, n]`."""
+        return self.rows[: len(self.weights)]
+
+    @property
+    def arithmetic(self) -> torch.dtype:
+        """float32 where members have 16 bits, else float64."""
+        return torch.float32 if self.rows.dtype in members.SIXTEEN else self.rows.dtype
+
+    @cached_property
+    def values(self) -> Tensor:
+        """The members `[K, n]` in the dtype of the arithmetic."""
+        return self.stored.to(self.arithmetic)
+
+    @cached_property
+    def base(self) -> Tensor | None:
+        """The base `[n]` of the same dtype, for rules that need one."""
+        return self.rows[-1].to(self.arithmetic) if len(self.rows) > len(self.weights) else None
 
     @property
     def origin(self) -> Tensor:
@@ -53,6 +75,8 @@ class Piece:
     @property
     def deltas(self) -> Tensor:
         """Task vectors `[K, n]`: values minus base, in memory of their own."""
+        if len(self.rows) > len(self.weights) and members.serves(self.rows, *members.SIXTEEN):
+            return members.differences(self.rows)
         return self.values - self.origin
 
 
@@ -71,15 +95,18 @@ class Pass:
     """One reading of a tensor before it is merged.
 
     measure   (piece, statistics of the passes before, or None) -> a Tensor, of one shape for all pieces of the scope
+              with `counts`, a third argument holds the integers of some pieces before, or is None, and is added to
     finish    (their sum, statistics of the passes before) -> statistics: anything
     needed    whether the pass is made, from the statistics of the passes before; they stay as they are if not. The
               first pass always is
+    counts    whether `measure` counts: gives integers, and takes those to add to
     stacked   `finish` takes one row for each piece, `[pieces, ...]`, in place of the sum
     """
 
-    measure: Callable[[Piece, Any], Tensor]
+    measure: Callable[..., Tensor]
     finish: Callable[[Tensor, Any], Any]
     needed: Callable[[Any], bool] = always
+    counts: bool = False
     stacked: bool = False
 
 

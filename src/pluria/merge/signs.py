@@ -12,7 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pluria.core.reduce import weighted_sum
 from pluria.core.weights import common
+from pluria.numbers import members
 
 
 def elected(deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0, by_count: bool = False) -> Tensor:
@@ -22,22 +24,23 @@ def elected(deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0,
 
     The arithmetic is in the dtype of `deltas`, member after member.
     """
+    present = (weights > 0).double()
+    shares = common(weights)[0].tolist()
+    taken_by, mass = (present.tolist(), (present.sum() * weights).tolist()) if by_count else (shares, shares)
+    if votes.dtype == torch.float32 and members.serves(deltas, torch.float32):
+        return members.elected(deltas, votes, taken_by, mass, tie)
     sign = torch.ones_like(votes).copysign_(votes).to(deltas.dtype)
     if tie < 0:
         sign.masked_fill_(votes == 0, -1.0)
-    shares = common(weights)[0].tolist()
-    total, taken, count = torch.zeros_like(sign), torch.zeros_like(sign), int((weights > 0).sum())
-    for delta, share, weight in zip(deltas, shares, weights.tolist(), strict=True):
+    total, taken = torch.zeros_like(sign), torch.zeros_like(sign)
+    for delta, each, factor in zip(deltas, taken_by, mass, strict=True):
         own = (delta * sign).clamp_(min=0)
-        taken += own.sign().mul_(float(weight > 0) if by_count else share)
-        total += own.mul_(count * weight if by_count else share)
+        taken += own.sign().mul_(each)
+        total += own.mul_(factor)
     # Where nobody has the sign, the total is zero.
     return total.div_(taken.clamp_(min=1e-30)).mul_(sign)
 
 
 def ballot(deltas: Tensor, voices: Tensor) -> Tensor:
     """The sum of votes `[n]`: of task vectors `[K, n]`, each times its voice `[K]`."""
-    votes = torch.zeros_like(deltas[0])
-    for delta, voice in zip(deltas, common(voices)[0].tolist(), strict=True):
-        votes += delta * voice
-    return votes
+    return weighted_sum(deltas, common(voices)[0], dtype=deltas.dtype)

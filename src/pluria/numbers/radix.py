@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,37 +25,39 @@ def patterns(values: Tensor) -> Tensor:
     return values.view(kind) & torch.iinfo(kind).max
 
 
-def histogram(values: Tensor, prefix: Tensor, shift: int, bits: int) -> Tensor:
+def histogram(values: Tensor, prefix: Tensor, shift: int, bits: int, known: Tensor | None = None) -> Tensor:
     """How often each pattern occurs: int32 `[J, R, 2^bits]` of `values` `[R, n]`.
 
     Counted are the `bits` bits above the lowest `shift`, of those elements of row r whose bits above them equal
-    `prefix[j, r]`. Zeros count all where no bits are above. Raises TypeError for other dtypes than float32 and float64.
+    `prefix[j, r]`. Zeros count all where no bits are above. `known` is an earlier histogram, which is added to and
+    returned. Raises TypeError for other dtypes than float32 and float64.
     """
     if values.dtype not in BITS:
         raise TypeError(f"magnitudes are ranked in float32 or float64; got {values.dtype}")
-    found = torch.zeros((*prefix.shape, 2**bits), dtype=torch.int32, device=values.device)
+    found = torch.zeros((*prefix.shape, 2**bits), dtype=torch.int32, device=values.device) if known is None else known
     count = _counted if kernel.available(values.device) else _counted_by_torch
-    for j, row in enumerate(prefix):
-        for r, wanted in enumerate(row.tolist()):
-            count(found[j, r], values[r], wanted, shift, bits)
+    for table, wanted in zip(found, prefix, strict=True):
+        count(table, values, wanted, shift, bits)
     return found
 
 
-def _counted(found: Tensor, values: Tensor, wanted: int, shift: int, bits: int) -> None:
-    loops, kind = _loops(), torch.int32 if values.dtype == torch.float32 else torch.int64
-    words, top = values.contiguous().view(kind).numpy(), torch.iinfo(kind).max
+def _counted(found: Tensor, values: Tensor, wanted: Tensor, shift: int, bits: int) -> None:
+    loops, word = _loops(), np.dtype(np.uint32 if values.dtype == torch.float32 else np.uint64)
+    words, tables, prefix = values.contiguous().numpy().view(word), found.numpy(), wanted.numpy().astype(word)
+    top, at, above = word.type(2 ** BITS[values.dtype] - 1), word.type(shift), word.type(shift + bits)
     if bits == 0:
-        found[0] = loops.count_equal(words, top, wanted, shift)
-    elif shift + bits == BITS[values.dtype]:
-        loops.count_all(found.numpy(), words, top, shift)
+        loops.count_equal(tables[:, 0], words, top, prefix, at)
+    elif above == BITS[values.dtype]:
+        loops.count_all(tables, words, top, at)
     else:
-        loops.count_within(found.numpy(), words, top, wanted, shift, bits)
+        loops.count_within(tables, words, top, prefix, at, above)
 
 
-def _counted_by_torch(found: Tensor, values: Tensor, wanted: int, shift: int, bits: int) -> None:
+def _counted_by_torch(found: Tensor, values: Tensor, wanted: Tensor, shift: int, bits: int) -> None:
     words = patterns(values)
-    own = words[words >> (shift + bits) == wanted] >> shift
-    found.copy_(torch.bincount((own & (2**bits - 1)).long(), minlength=2**bits))
+    for table, row, prefix in zip(found, words, wanted, strict=True):
+        own = row[row >> (shift + bits) == prefix] >> shift
+        table += torch.bincount((own & (2**bits - 1)).long(), minlength=2**bits)
 
 
 @lru_cache(maxsize=1)

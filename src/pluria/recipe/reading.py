@@ -8,11 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from pluria.core.errors import RecipeError
-from pluria.recipe.plain import plain
+from pluria.recipe.plain import read_plain
 from pluria.recipe.schema import UNION, Recipe, said
 
 
@@ -22,22 +21,6 @@ def read_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
     Relative paths in the recipe are left as they are: they are relative to where the command runs. Raises RecipeError.
     """
     return make_recipe(read_plain(path, changes), str(path))
-
-
-def read_plain(path: str | Path, changes: list[str] | None = None) -> dict[str, Any]:
-    """The plain data of a YAML file with changes put in, not checked further; RecipeError where it is no mapping."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        held = plain(text)
-    except OSError as error:
-        raise RecipeError(f"cannot read the recipe {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(held, dict):
-        raise RecipeError(f"{path} holds {type(held).__name__}; a recipe is a mapping with network, data and arms")
-    for change in changes or []:
-        put(held, change)
-    return held
 
 
 def make_recipe(held: dict[str, Any], what: str = "the recipe") -> Recipe:
@@ -57,20 +40,3 @@ def _follows(problem: Any, problems: list[Any]) -> bool:
     place = problem["loc"]
     inner = any(len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in problems)
     return inner or (UNION[1] in place and isinstance(problem["input"], dict))
-
-
-def put(held: dict[str, Any], change: str) -> None:
-    """Put a change `key=value` into a plain recipe; RecipeError where there is no such place."""
-    path, equals, value = change.partition("=")
-    if not equals or not path:
-        raise RecipeError(f"--set takes key=value, such as data.rows=500; got {change!r}")
-    *way, last = path.split(".")
-    at: Any = held
-    try:
-        for part in way:
-            at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
-        at[int(last) if isinstance(at, list) else last] = plain(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {change!r}: the value is not valid YAML") from None
-    except (ValueError, IndexError, TypeError, AttributeError):
-        raise RecipeError(f"--set {change!r}: there is no place {path!r} in the recipe") from None

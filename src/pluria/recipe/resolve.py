@@ -16,7 +16,8 @@ from torch import nn
 from pluria.core.errors import CheckpointError, DataError, PluriaError, RecipeError
 from pluria.core.params import check_finite, check_fit
 from pluria.recipe.parts import Data, Network, Training
-from pluria.recipe.schema import Recipe, nearest_name
+from pluria.recipe.plain import nearest_name
+from pluria.recipe.schema import Recipe
 from pluria.store.checkpoint import read_checkpoint
 from pluria.store.pretrained import network_in
 from pluria.zoo.dataset import IGNORED, Dataset

@@ -10,18 +10,19 @@ shifted   changed copies of the figure rows, and `outside` rows of other classes
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pluria.core.errors import RecipeError
 from pluria.predict.backends import PLAIN, Name
 from pluria.recipe.catalogue import methods
 from pluria.recipe.method import Method
 from pluria.recipe.parts import Data, Members, Network, Strict, Training
+from pluria.recipe.plain import nearest_name
 from pluria.recipe.pools import POOLS
+from pluria.recipe.typed import check_type
 from pluria.zoo.shifts import SHIFTS
 from pluria.zoo.views import view
 
@@ -146,21 +147,6 @@ def _checked(asked: Arm | Members, verb: str) -> Method:
     for name, value in asked.options.items():
         check_type(name, value, options[name].annotation)
     return table[asked.method]
-
-
-def nearest_name(name: str, known: list[str]) -> str:
-    """'; did you mean ...? There are ...'."""
-    near = difflib.get_close_matches(name, known, 1)
-    return (f"; did you mean {near[0]!r}?" if near else ".") + f" There are: {', '.join(known)}"
-
-
-def check_type(name: str, value: Any, wanted: Any) -> None:
-    """Whether an option is of the type that the method's signature gives it: a number is no text, 1 is no yes."""
-    try:
-        TypeAdapter(wanted).validate_python(value, strict=True)
-    except ValidationError as error:
-        said = dict.fromkeys(str(problem["msg"]) for problem in error.errors())
-        raise RecipeError(f"option {name!r}: {'; or '.join(said)} (got {value!r})") from None
 
 
 def _check_views(what: str, names: tuple[str, ...]) -> None:

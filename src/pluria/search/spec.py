@@ -15,9 +15,10 @@ from pydantic import Field, ValidationError, model_validator
 from pluria.core.errors import RecipeError
 from pluria.recipe.controls import SHIFTS
 from pluria.recipe.parts import Strict
+from pluria.recipe.plain import nearest_name, read_plain
 from pluria.recipe.pools import CASCADE, POOLS
-from pluria.recipe.reading import make_recipe, read_plain
-from pluria.recipe.schema import Recipe, nearest_name
+from pluria.recipe.reading import make_recipe
+from pluria.recipe.schema import Recipe
 
 TAKEN = ("mean_probability", "mean_logit", "median_probability", "fit_log_linear", "fit_linear", "greedy", CASCADE)
 """Pools that are tried where none are named."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pluria.core.errors import CheckpointError
@@ -22,7 +23,6 @@ from pluria.core.params import memory
 from pluria.store.checkpoint import checkpoint_in, entries_of, shards_of, stripped
 from pluria.store.outline import outline_of
 from pluria.store.quantised import refuse_quantised
-from pluria.store.tensors import raw
 from pluria.store.unpickle import is_torch_file
 
 
@@ -49,7 +49,7 @@ class Streamed:
             out.copy_(place[start : start + len(out)])
             return
         handle, offset = place
-        view = raw(out)
+        view = out.view(torch.uint8).numpy().data
         done, at = 0, offset + start * out.element_size()
         while done < len(view):
             read = os.preadv(handle, [view[done:]], at + done)

@@ -28,7 +28,8 @@ from pluria.recipe.merging.cost import Cost, cost_of
 from pluria.recipe.merging.statistics import hashes as hashes_of
 from pluria.recipe.merging.target import Layout, layout_of, write_beside
 from pluria.recipe.method import Method
-from pluria.recipe.schema import check_type, nearest_name
+from pluria.recipe.plain import nearest_name
+from pluria.recipe.typed import check_type
 from pluria.store.receiving import Receiver, receiving
 from pluria.store.shards import SHARD
 from pluria.store.streamed import Streamed, hashed, streamed

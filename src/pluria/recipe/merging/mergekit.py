@@ -18,8 +18,7 @@ from typing import Any
 from pluria.core.errors import RecipeError
 from pluria.recipe.merging.files import Merge, Settings
 from pluria.recipe.merging.translate import FORMS, PER_MODEL, translated
-from pluria.recipe.reading import read_plain
-from pluria.recipe.schema import nearest_name
+from pluria.recipe.plain import nearest_name, read_plain
 
 KEYS = ("merge_method", "models", "base_model", "dtype", "out_dtype", "parameters")
 MODEL_KEYS = ("model", "parameters")

@@ -1,0 +1,18 @@
+"""Whether a value is of the type that a method's signature gives it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from pluria.core.errors import RecipeError
+
+
+def check_type(name: str, value: Any, wanted: Any) -> None:
+    """Whether an option is of the type that the method's signature gives it: a number is no text, 1 is no yes."""
+    try:
+        TypeAdapter(wanted).validate_python(value, strict=True)
+    except ValidationError as error:
+        said = dict.fromkeys(str(problem["msg"]) for problem in error.errors())
+        raise RecipeError(f"option {name!r}: {'; or '.join(said)} (got {value!r})") from None

@@ -152,6 +152,11 @@ def test_each_model_has_rows_of_its_own(models: list[Params], pluria: Pluria) ->
         shared = load_file("out.safetensors")
         assert pluria("merge", method, *given, *rows).code == 0
         assert not same(shared, load_file("out.safetensors"))
+    x = held()[0][0].numpy()
+    np.savez("unknown.npz", x=x, y=np.full(len(x), -100))
+    for method, code in (("regmean_plus", 0), ("greedy_soup", 2), ("learned_soup", 2)):
+        done = pluria("merge", method, *MODELS, *NETWORK, "--data", "unknown.npz", "--out", "unknown.safetensors")
+        assert (done.code, "that of every row is -100, unknown" in done.err) == (code, code == 2)
     done = pluria(
         "merge", "regmean_plus", *MODELS, *NETWORK, "--data", "own-0.npz", "--data", "own-1.npz", "--out", "o"
     )

@@ -17,7 +17,7 @@ from pluria.core.ensemble import Ensemble, single
 from pluria.core.params import Params
 from pluria.merge.objective import objective_of
 from pluria.predict import gather, logits, predict
-from pluria.zoo.dataset import Batches
+from pluria.zoo.dataset import IGNORED, Batches
 
 Objective = Callable[[Params], tuple[float, Params]]
 
@@ -59,6 +59,14 @@ class Bench:
         _ = self.model
         return [batch for part in self.rows for batch in part]
 
+    @cached_property
+    def labelled(self) -> int:
+        """How many rows have a target; ValueError where none has."""
+        count = sum(int((y != IGNORED).sum()) for _, y in self.batches)
+        if not count:
+            raise ValueError(f"this merge reads targets, and that of every row is {IGNORED}, unknown")
+        return count
+
     def inputs(self, member: int | None = None) -> list[Tensor]:
         """Inputs of the set of the member at a position, or of all sets; one set is everybody's."""
         if member is None or len(self.rows) == 1:
@@ -74,13 +82,14 @@ class Bench:
 
     def loss(self, params: Params) -> float:
         """The mean negative log-likelihood of all rows."""
+        _ = self.labelled
         outputs, targets = self.outputs(single(self.mended(params)))
         return float(cross_entropy(outputs[0], targets))
 
     @cached_property
     def objective(self) -> Objective:
         """That loss with its gradient, of params as they are."""
-        count = sum(len(x) for x, _ in self.batches)
+        count = self.labelled
 
         def loss(network: nn.Module) -> Tensor:
             parts = [cross_entropy(logits(call(network, x)), y, reduction="sum") for x, y in self.batches]

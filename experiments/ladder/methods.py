@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from setting import EPOCHS, MOMENTUM, RATE, Split, alone, descent, network, refreshed, run, together
+from parts import (
+    Rung,
+    adapters,
+    base,
+    ex_uno,
+    factors,
+    jointly,
+    late,
+    line,
+    masked,
+    packed,
+    pruned,
+    pushed,
+    start,
+)
+from setting import EPOCHS, MOMENTUM, RATE, Split, alone, descent, refreshed, run
 from torch import nn
 
 import pluria
-from pluria.core.ensemble import Ensemble
 from pluria.train import (
     EMA,
     IVON,
@@ -20,34 +34,16 @@ from pluria.train import (
     SWAG,
     Cycle,
     Snapshots,
-    along,
-    batch_ensemble,
-    cosine,
+    SparseTraining,
+    State,
     cycles,
     distillation_loss,
+    diversity_loss,
     ens_loss,
     every,
     independent,
-    late_phase,
-    masksembles,
-    packed_ensemble,
-    prune_and_tune,
-    subnetworks,
-    subspace,
+    multi_swag,
 )
-
-Rung = tuple[nn.Module, Ensemble, float]
-
-
-def start(data: Split, member: int = 0, **options: object) -> nn.Sequential:
-    return network(100 * data.seed + member, **options)  # type: ignore[arg-type]
-
-
-def base(data: Split, member: int = 0, **options: object) -> nn.Module:
-    """One run."""
-    model = start(data, member, **options)
-    run(model, data, member=member)
-    return model
 
 
 def one(data: Split) -> Rung:
@@ -86,18 +82,47 @@ def geometric(data: Split) -> Rung:
     return model, points.ensemble(states["p"]), 1
 
 
-def tail(data: Split, what: str) -> Rung:
-    """Three quarters of a run, then a constant rate: SWA, EMA and SWAG see the same iterates."""
-    model = start(data)
-    run(model, data, epochs=45, cycle=Cycle(EPOCHS * data.steps))
-    collectors = {"swa": SWA(every(data.steps)), "ema": EMA(0.95), "swag": SWAG(20, every(data.steps))}
-    constant = Cycle(10**9)
+def late_iterates(data: Split, collectors: dict[str, Any], member: int = 0) -> tuple[nn.Module, Mapping[str, State]]:
+    """Three quarters of a run, then a constant rate, of which the collectors see the end of each epoch."""
+    model = start(data, member)
+    run(model, data, epochs=45, member=member, cycle=Cycle(EPOCHS * data.steps))
     states = run(
-        model, data, epochs=15, first=45, cycle=constant, optimizer=descent(model, 0.05), collectors=collectors
-    )
+        model, data, epochs=15, first=45, member=member, cycle=Cycle(10**9), optimizer=descent(model, 0.05),
+        collectors=collectors,
+    )  # fmt: skip
+    return model, states
+
+
+def tail(data: Split, what: str) -> Rung:
+    """SWA, EMA and SWAG see the same iterates."""
+    collectors = {"swa": SWA(every(data.steps)), "ema": EMA(0.95), "swag": SWAG(20, every(data.steps))}
+    model, states = late_iterates(data, collectors)
     options = {"members": 20, "key": data.seed} if what == "swag" else {}
     ensemble = collectors[what].ensemble(states[what], **options)  # type: ignore[call-arg]
     return model, refreshed(model, ensemble, data), 1
+
+
+def several_swag(data: Split) -> Rung:
+    swag = SWAG(20, every(data.steps))
+    runs = [late_iterates(data, {"swag": swag}, member) for member in range(4)]
+    ensemble = multi_swag(swag, [states["swag"] for _, states in runs], members=5, key=data.seed)
+    return runs[0][0], refreshed(runs[0][0], ensemble, data), 4
+
+
+def tickets(data: Split, budget: int) -> Rung:
+    """A sparse run that leaves its basin after each of four cycles."""
+    model, cycle = start(data), cycles(EPOCHS * budget * data.steps, 4)
+    sparse, stepper, points = SparseTraining(model, key=data.seed), descent(model), Snapshots(cycle.ends)
+    stepper.register_step_post_hook(lambda *_: sparse.mask())
+
+    def leave(step: int) -> None:
+        if cycle.ends(step - 1):
+            sparse.explore(0.8)
+
+    states = run(
+        model, data, epochs=EPOCHS * budget, cycle=cycle, optimizer=stepper, collectors={"p": points}, before=leave
+    )
+    return model, points.ensemble(states["p"]), budget
 
 
 def cyclical(data: Split, temperature: float) -> Rung:
@@ -126,66 +151,6 @@ def mc_dropout(data: Split) -> Rung:
     model = base(data, dropout=0.25)
     seeded, ensemble = pluria.dropout(model, members=20, key=data.seed)
     return seeded, ensemble, 1
-
-
-def ex_uno(data: Split) -> Rung:
-    population = subnetworks(start(data), members=4, key=data.seed)
-    together(population, data)
-    return start(data), population.ensemble(), 4
-
-
-def pruned(data: Split, epochs: int) -> Rung:
-    parent = start(data)
-    run(parent, data, epochs=42)
-    population = prune_and_tune(parent, members=6, key=data.seed)
-    together(population, data, epochs=epochs)
-    return parent, population.ensemble(), (42 + 6 * epochs) / EPOCHS
-
-
-def factors(data: Split, init: str) -> Rung:
-    population = batch_ensemble(start(data), members=4, init=init, key=data.seed)  # type: ignore[arg-type]
-    together(population, data)
-    return start(data), population.ensemble(), 4
-
-
-def packed(data: Split) -> Rung:
-    population = packed_ensemble(start(data), members=4, alpha=2.0, key=data.seed)
-    together(population, data)
-    return population.network, population.ensemble(), 4
-
-
-def masked(data: Split) -> Rung:
-    population = masksembles(start(data), members=4, scale=2.0, key=data.seed)
-    together(population, data)
-    return start(data), population.ensemble(), 4
-
-
-def late(data: Split, share: float, sigma: float) -> Rung:
-    """The average of late-phase norms and last layers from `share` of the run on; five members share its data."""
-    model = start(data)
-    if share:
-        run(model, data, epochs=share * EPOCHS, cycle=Cycle(EPOCHS * data.steps))
-    population = late_phase(model, members=5, sigma=sigma, key=data.seed)
-    together(population, data, epochs=(1 - share) * EPOCHS / 5, rate=RATE * (0.4 if share else 1.0))
-    return model, refreshed(model, population.average(), data), 1
-
-
-def line(data: Split, beta: float, points: int) -> Rung:
-    """A learned line: its middle, or five points on it."""
-    span = subspace([start(data), start(data, 1)])
-    stepper = descent(span)
-    schedule = Cycle(EPOCHS * data.steps).scheduler(stepper)
-    generator = torch.Generator().manual_seed(data.seed)
-    span.train()
-    for number in range(EPOCHS):
-        for x, y in data.epoch(number):
-            stepper.zero_grad()
-            loss = F.cross_entropy(span(x, shares=along(torch.rand((), generator=generator), 2)), y)
-            torch.autograd.backward(loss + beta * cosine(span, 0, 1))
-            stepper.step()
-            schedule.step()
-    t = torch.linspace(0, 1, points) if points > 1 else torch.tensor([0.5])
-    return start(data), refreshed(start(data), span.ensemble(along(t, 2)), data), 1
 
 
 def random_losses(data: Split) -> Rung:
@@ -237,6 +202,7 @@ LADDER: dict[str, Callable[[Split], Rung]] = {
     "SWA": lambda data: tail(data, "swa"),
     "EMA": lambda data: tail(data, "ema"),
     "SWAG × 20": lambda data: tail(data, "swag"),
+    "MultiSWAG × 4 × 5": several_swag,
     "cyclical SGHMC, T = 1": lambda data: cyclical(data, 1.0),
     "cyclical SGHMC, T = 1/N": lambda data: cyclical(data, 1 / 400),
     "IVON × 20, rate 0.1": lambda data: variational(data, RATE),
@@ -246,6 +212,9 @@ LADDER: dict[str, Callable[[Split], Rung]] = {
     "subnetworks × 4": ex_uno,
     "prune and tune × 6, 3 epochs": lambda data: pruned(data, 3),
     "prune and tune × 6, 30 epochs": lambda data: pruned(data, 30),
+    "sparse tickets × 4": lambda data: tickets(data, 1),
+    "sparse tickets × 4, four runs long": lambda data: tickets(data, 4),
+    "LoRA × 4 on one network": adapters,
     "BatchEnsemble × 4, normal": lambda data: factors(data, "normal"),
     "BatchEnsemble × 4, signs": lambda data: factors(data, "sign"),
     "packed × 4": packed,
@@ -255,6 +224,8 @@ LADDER: dict[str, Callable[[Split], Rung]] = {
     "line, its middle": lambda data: line(data, 1.0, 1),
     "line, its middle, no penalty": lambda data: line(data, 0.0, 1),
     "line × 5": lambda data: line(data, 1.0, 5),
+    "together × 4, gamma = 1": lambda data: jointly(data, lambda o, y: diversity_loss(o, y, gamma=1.0)),
+    "repulsive × 4": lambda data: jointly(data, pushed),
     "EnsLoss": random_losses,
     "distilled from × 4": distilled,
     "single, INT-4 × 8": rounded(one, "int4", 8),

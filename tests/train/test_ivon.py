@@ -182,3 +182,22 @@ def test_frozen_parameters_are_neither_sampled_nor_drawn() -> None:
     # What has been learned keeps its spread when a network is frozen for evaluation.
     model.requires_grad_(False)
     assert not torch.equal(optimizer.ensemble(model).params(1)["first.weight"], model.first.weight)
+
+
+def test_scaled_gradients_are_unscaled_inside_the_block() -> None:
+    def moved(scaler: torch.amp.GradScaler | None) -> Tensor:
+        weight = nn.Parameter(torch.ones(3))
+        optimizer = IVON([weight], 0.1, data_size=10)
+        with optimizer.sampled():
+            value = (weight * 3.0).sum()
+            torch.autograd.backward(value if scaler is None else scaler.scale(value))
+            if scaler is not None:
+                scaler.unscale_(optimizer)
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+        return weight.detach()
+
+    assert torch.equal(moved(None), moved(torch.amp.GradScaler("cpu", init_scale=1024.0)))

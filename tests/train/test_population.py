@@ -16,6 +16,7 @@ from pluria.train import (
     OwnPart,
     Part,
     Population,
+    SharedPart,
     batch_ensemble,
     late_phase,
     lora,
@@ -23,6 +24,7 @@ from pluria.train import (
     scale_common,
     subnetworks,
 )
+from pluria.zoo import network
 from train.runs import tied
 
 KINDS = {
@@ -236,3 +238,16 @@ def test_noise_of_a_late_phases_average_falls_as_one_over_its_members(members: i
         optimizer.step()
         seen += [float(population.average().params(0)["weight"].square().mean())] if step >= 30 else []
     assert sum(seen) / len(seen) == pytest.approx(0.125 / members, rel=0.06)
+
+
+@each
+def test_norms_and_layers_in_nested_modules_are_found(kind: str) -> None:
+    model = network("cifar_resnet", depth=8).eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    population = KINDS[kind](model).eval()
+    with torch.no_grad():
+        assert torch.equal(population(images), model(images).expand(3, -1, -1))
+    owned = {name for name, part in population.parts.items() if not isinstance(part, SharedPart)}
+    norms = [name.replace(".", "/") for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {f"{name}/running_mean" for name in norms} <= owned
+    assert ({f"{name}/weight" for name in norms} <= owned) is (kind == "late norm")

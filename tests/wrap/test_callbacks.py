@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,3 +112,17 @@ def test_a_lightning_trainer(tmp_path: Path) -> None:
     resumed = lightning(tmp_path, 8, tmp_path / "last.ckpt")
     assert equal(resumed.ensemble("points"), whole.ensemble("points"))
     assert equal(resumed.ensemble("swag", members=3), whole.ensemble("swag", members=3))
+
+
+def test_a_second_run_with_the_same_callback_begins_anew() -> None:
+    pytest.importorskip("lightning.pytorch", reason="lightning is an extra")
+    from pluria.wrap import LightningCollectors
+
+    callback, counts = LightningCollectors(**collectors()), []
+    for _ in range(2):
+        trainer, model = SimpleNamespace(global_step=0), nn.Linear(2, 2)
+        callback.on_train_start(trainer, model)
+        for trainer.global_step in (1, 2, 3):
+            callback.on_train_batch_end(trainer, model, None, None, 0)
+        counts.append(callback.states["swag"].count)
+    assert counts == [3, 3]

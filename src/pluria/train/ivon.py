@@ -47,7 +47,7 @@ class IVON(torch.optim.Optimizer):
     accumulated inside ONE block are of one sample, and are added as usual. Parameters without a gradient stay as they
     are, and frozen ones are not sampled. An exception inside a block puts the mean back and drops that sample. A step
     whose gradients are not finite is left out, and counted in `skipped`. What `backward` found stays in `.grad`, summed
-    over the blocks, for you to look at; changing it has no effect.
+    over the blocks, for you to look at; changing it has no effect, so a `GradScaler` unscales inside the block.
     """
 
     def __init__(

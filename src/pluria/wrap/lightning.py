@@ -20,8 +20,8 @@ class LightningCollectors(Callback):
         self.collectors, self.states, self.step = collectors, dict[str, State](), 0
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Start, unless a checkpoint was loaded."""
-        if not self.states:
+        """Start, unless the Trainer goes on: from a checkpoint, or with a second `fit` of its own."""
+        if not self.states or not trainer.global_step:
             self.states = {name: collector.start(module) for name, collector in self.collectors.items()}
         self.step = trainer.global_step
 

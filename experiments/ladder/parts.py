@@ -1,0 +1,120 @@
+"""Rungs of the ladder that train several members at once: parts of one network, and networks on one loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from setting import EPOCHS, RATE, Split, descent, network, refreshed, run, together
+from torch import Tensor, nn
+
+from pluria.core.ensemble import Ensemble
+from pluria.train import (
+    Cycle,
+    along,
+    batch_ensemble,
+    cosine,
+    late_phase,
+    lora,
+    masksembles,
+    packed_ensemble,
+    prune_and_tune,
+    repel,
+    subnetworks,
+    subspace,
+)
+from pluria.train import together as side_by_side
+
+Rung = tuple[nn.Module, Ensemble, float]
+
+
+def start(data: Split, member: int = 0, **options: object) -> nn.Sequential:
+    return network(100 * data.seed + member, **options)  # type: ignore[arg-type]
+
+
+def base(data: Split, member: int = 0, **options: object) -> nn.Module:
+    """One run."""
+    model = start(data, member, **options)
+    run(model, data, member=member)
+    return model
+
+
+def ex_uno(data: Split) -> Rung:
+    population = subnetworks(start(data), members=4, key=data.seed)
+    together(population, data)
+    return start(data), population.ensemble(), 4
+
+
+def pruned(data: Split, epochs: int) -> Rung:
+    parent = start(data)
+    run(parent, data, epochs=42)
+    population = prune_and_tune(parent, members=6, key=data.seed)
+    together(population, data, epochs=epochs)
+    return parent, population.ensemble(), (42 + 6 * epochs) / EPOCHS
+
+
+def factors(data: Split, init: str) -> Rung:
+    population = batch_ensemble(start(data), members=4, init=init, key=data.seed)  # type: ignore[arg-type]
+    together(population, data)
+    return start(data), population.ensemble(), 4
+
+
+def adapters(data: Split) -> Rung:
+    """Low-rank updates of a trained network, with last layers of their own, for a quarter of a run."""
+    population = lora(base(data), members=4, own=("6.weight", "6.bias"), key=data.seed)
+    together(population, data, epochs=15, rate=0.01)
+    return start(data), population.ensemble(), 2
+
+
+def jointly(data: Split, objective: Callable[[Tensor, Tensor], Tensor]) -> Rung:
+    """Four networks on a loss of all their logits."""
+    population = side_by_side([start(data, member) for member in range(4)])
+    run(population, data, loss=lambda members, batch: objective(members(batch[0]), batch[1]))
+    return start(data), population.ensemble(), 4
+
+
+def pushed(outputs: Tensor, y: Tensor) -> Tensor:
+    """The likelihood of a batch, and repulsion in function space."""
+    value = F.cross_entropy(outputs.flatten(0, 1), y.repeat(len(outputs)), reduction="sum")
+    return repel(outputs, -torch.autograd.grad(value, outputs, retain_graph=True)[0]) / len(y)
+
+
+def packed(data: Split) -> Rung:
+    population = packed_ensemble(start(data), members=4, alpha=2.0, key=data.seed)
+    together(population, data)
+    return population.network, population.ensemble(), 4
+
+
+def masked(data: Split) -> Rung:
+    population = masksembles(start(data), members=4, scale=2.0, key=data.seed)
+    together(population, data)
+    return start(data), population.ensemble(), 4
+
+
+def late(data: Split, share: float, sigma: float) -> Rung:
+    """The average of late-phase norms and last layers from `share` of the run on; five members share its data."""
+    model = start(data)
+    if share:
+        run(model, data, epochs=share * EPOCHS, cycle=Cycle(EPOCHS * data.steps))
+    population = late_phase(model, members=5, sigma=sigma, key=data.seed)
+    together(population, data, epochs=(1 - share) * EPOCHS / 5, rate=RATE * (0.4 if share else 1.0))
+    return model, refreshed(model, population.average(), data), 1
+
+
+def line(data: Split, beta: float, points: int) -> Rung:
+    """A learned line: its middle, or five points on it."""
+    span = subspace([start(data), start(data, 1)])
+    stepper = descent(span)
+    schedule = Cycle(EPOCHS * data.steps).scheduler(stepper)
+    generator = torch.Generator().manual_seed(data.seed)
+    span.train()
+    for number in range(EPOCHS):
+        for x, y in data.epoch(number):
+            stepper.zero_grad()
+            loss = F.cross_entropy(span(x, shares=along(torch.rand((), generator=generator), 2)), y)
+            torch.autograd.backward(loss + beta * cosine(span, 0, 1))
+            stepper.step()
+            schedule.step()
+    t = torch.linspace(0, 1, points) if points > 1 else torch.tensor([0.5])
+    return start(data), refreshed(start(data), span.ensemble(along(t, 2)), data), 1

@@ -249,6 +249,8 @@ def test_a_zipped_trunk_leaves_each_model_its_head(models: list[Params], pluria:
         (("greedy_sup", *MODELS), "no method 'greedy_sup' merges files; did you mean 'greedy_soup'?"),
         (("learned_soup", *MODELS, "--set", "step=3"), "learned_soup has no option 'step'; did you mean 'steps'?"),
         (("mix", *MODELS), "mix needs the option 'matrix'"),
+        (("amortised", *MODELS, "--counters", "sum"), "amortised copies counts of batches; leave out --counters"),
+        (("m.yaml", *NETWORK, "--data", "held.npz"), "a recipe of mergekit runs no network"),
         (("adamerging", *MODELS, *NETWORK, "--data", "held.npz"), "this merge starts from a base model"),
         (("bang", *MODELS, *NETWORK, "--data", "held.npz", "--set", "head=fc"), "the models have no fc to be a head"),
         (
@@ -260,6 +262,7 @@ def test_a_zipped_trunk_leaves_each_model_its_head(models: list[Params], pluria:
     ],
 )
 def test_mistakes(models: list[Params], pluria: Pluria, arguments: tuple[Any, ...], said: str) -> None:
+    Path("m.yaml").write_text("{merge_method: linear, models: [{model: 0.safetensors}, {model: 1.safetensors}]}")
     done = pluria("merge", *arguments, "--out", "out.safetensors")
     assert done.code == 2
     assert said in done.err

@@ -66,7 +66,8 @@ def merge(
 ) -> None:
     """Merge checkpoints of one architecture into one. An interrupted merge goes on where it stopped, to the same bytes.
 
-    Examples: pluria merge linear a.safetensors b.safetensors --out c.safetensors; pluria merge merge.yaml --out folder
+    Examples: pluria merge linear a.safetensors b.safetensors --out c.safetensors; pluria merge merge.yaml --out folder;
+    pluria merge greedy_soup a.safetensors b.safetensors --model my.net:Net --data held.npz --out soup.safetensors
     """
     with mistakes():
         if out is None:

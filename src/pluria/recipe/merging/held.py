@@ -89,6 +89,10 @@ def merge_held(
 def _row(merge: Merge, network: bool, changes: bool) -> Method:
     """The row of a method, once its options are known to exist."""
     row = checked_options(merge.method, merge.options)
+    if merge.varying:
+        raise ValueError("a recipe of mergekit runs no network: leave out --model, --data, --align and --repair")
+    if row.runner and merge.counters != "first":
+        raise ValueError(f"{merge.method} copies counts of batches; leave out --counters")
     if row.maker and not changes:
         raise ValueError(
             f"{merge.method} runs no network: leave out --model and --data, or ask for --align or --repair"

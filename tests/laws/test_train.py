@@ -56,3 +56,20 @@ def test_what_is_collected_has_moved_and_answers(method: Method) -> None:
     assert outputs.shape == (len(ensemble), 12, 3)
     assert torch.isfinite(outputs).all()
     assert not any(torch.equal(network()(images()), each) for each in outputs)
+
+
+@pytest.mark.parametrize("name", ["SGLD", "IVON"])
+def test_noise_from_the_shared_generator_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shared(key: object, name: str, step: int, like: torch.Tensor) -> torch.Tensor:
+        return torch.randn_like(like)
+
+    monkeypatch.setattr("pluria.train.langevin.noise_of", shared)
+    monkeypatch.setattr("pluria.train.ivon.noise_of", shared)
+    method = next(row for row in methods("train") if row.name == name)
+    for law in (
+        test_the_same_run_gives_the_same_bits,
+        test_the_global_generator_is_untouched,
+        test_a_run_that_was_stored_half_way_ends_on_the_same_bits,
+    ):
+        with torch.random.fork_rng(), pytest.raises(AssertionError):
+            law(method)

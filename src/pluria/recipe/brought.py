@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from pluria.core.ensemble import Ensemble, single
@@ -69,7 +70,14 @@ def expected(how: Members, rows: Dataset) -> int:
 
 
 def trained_members(
-    name: str, spec: Network, source: Source, rows: Dataset, folder: Path | None, progress: Callable[[float], None]
+    name: str,
+    spec: Network,
+    source: Source,
+    rows: Dataset,
+    progress: Callable[[float], None],
+    *,
+    device: torch.device,
+    folder: Path | None,
 ) -> Source:
     """The source with the members of its training, from the folder where they are there already.
 
@@ -80,7 +88,7 @@ def trained_members(
     begun = spec.checkpoint is not None or spec.train is not None
     file = None if folder is None else folder / f"{name}-{_digest(spec, source.model, rows, begun)}.pluria"
     if file is None or not file.exists():
-        loop = Loop(how, rows, None if file is None else file.with_suffix(""), progress)
+        loop = Loop(how, rows, device, None if file is None else file.with_suffix(""), progress)
         model, ensemble, runs = _trained(loop, source.model)
         passes = runs * how.epochs * loop.batches
         if file is None:

@@ -138,7 +138,10 @@ def _trained(
         source = replace(source, model=model)
     if isinstance(spec.members, Members):
         runs = len(source.collected) if source.collected is not None else 1
-        return trained_members(name, spec, source, rows, place, lambda done: progress(f"{what}: members", done, runs))
+        return trained_members(
+            name, spec, source, rows, lambda done: progress(f"{what}: members", done, runs),
+            device=device_of(recipe.device), folder=place,
+        )  # fmt: skip
     return source
 
 

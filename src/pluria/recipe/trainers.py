@@ -30,6 +30,7 @@ from pluria.train.fresh import fresh_order
 from pluria.zoo.dataset import IGNORED, Dataset
 
 Left = tuple[Ensemble, int]
+CPU = torch.device("cpu")
 Make = Callable[..., Any]
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda params, rate, decay: torch.optim.SGD(params, rate, momentum=0.9, weight_decay=decay),
@@ -39,10 +40,14 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 @dataclass(frozen=True)
 class Loop:
-    """The plain loop as a recipe says it. `file` begins the names of the checkpoints of its runs, by their numbers."""
+    """The plain loop as a recipe says it. `file` begins the names of the checkpoints of its runs, by their numbers.
+
+    Networks are moved to the device for a run, and back.
+    """
 
     how: Members
     rows: Dataset
+    device: torch.device = CPU
     file: Path | None = None
     progress: Callable[[float], None] = lambda done: None
 
@@ -92,6 +97,7 @@ class Loop:
     ) -> Run:
         """Run number `number` on a network, or on a population whose members each have an order of their own."""
         how, members = self.how, module.members if isinstance(module, Population) else 1
+        module.to(self.device)
         learned = [param for param in module.parameters() if param.requires_grad]
         stepper = optimizer or OPTIMISERS[how.optimiser](learned, how.rate, how.weight_decay)
         with torch.random.fork_rng():
@@ -104,7 +110,7 @@ class Loop:
                 checkpoint=None if self.file is None else self.file.with_name(f"{self.file.name}-{number}.pt"),
                 progress=lambda done, _: self.progress(number + done / how.epochs),
             )  # fmt: skip
-        module.eval()
+        module.eval().to(CPU)
         return found
 
     def _epoch(self, epoch: int, number: int, members: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
@@ -114,7 +120,7 @@ class Loop:
         ]
         for start in range(0, self.batches * self.how.batch, self.how.batch):
             chosen = [self.rows.take(order[start : start + self.how.batch]) for order in orders]
-            yield [(each.normalise(each.inputs), each.targets) for each in chosen]
+            yield [(each.normalise(each.inputs).to(self.device), each.targets.to(self.device)) for each in chosen]
 
     def refreshed(self, model: nn.Module, ensemble: Ensemble) -> Ensemble:
         """With statistics of batch norm from the training rows, as they are after no run."""
@@ -146,7 +152,8 @@ def fitted(loop: Loop, make: Make, model: nn.Module, *, members: int = 8, **opti
     """Draws of the Gaussian that an optimiser has learned."""
     optimizer = make(model.parameters(), loop.how.rate, **_of_optimiser(loop, options))
     loop.run(model, optimizer=optimizer)
-    return loop.refreshed(model, optimizer.ensemble(model, members=members, key=loop.key)), 1
+    found = optimizer.ensemble(model, members=members, key=loop.key).to(CPU)
+    return loop.refreshed(model, found), 1
 
 
 def sampled(loop: Loop, make: Make, model: nn.Module, *, temperature: float = 1.0, **options: Any) -> Left:
@@ -160,7 +167,7 @@ def sampled(loop: Loop, make: Make, model: nn.Module, *, temperature: float = 1.
 
     collector = Snapshots(loop.samples)
     run = loop.run(model, optimizer=optimizer, collectors={"members": collector}, before=anneal)
-    return collector.ensemble(run.states["members"]), 1
+    return collector.ensemble(run.states["members"]).to(CPU), 1
 
 
 def several(loop: Loop, make: Make, model: nn.Module, *, members: int = 4, **options: Any) -> Left:

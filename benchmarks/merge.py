@@ -8,8 +8,14 @@ mergekit lives in an environment of its own, for instance
 
 Checkpoints of 551 million parameters, a base and three fine-tunes, are made in a folder that is removed at the end. All
 ways read the same recipe and the same files, one after the other within each repeat, each in a process of its own.
-Files are put out of the page cache before every run. CPU is user and system time of the whole process, imports
-included; memory is the peak that is not backed by files. The least CPU and the median wall time over the repeats count.
+
+cached   files are in the page cache: what CPU is compared on. Reading a file from a disk takes system time of its own,
+         on some virtual machines more than a whole merge, and it is the same for everybody
+cold     files are put out of the page cache before every run: what wall time is compared on, with that of the copy
+
+CPU is user and system time of the whole process, imports included; memory is the peak that is not backed by files. The
+least CPU and the median wall time over the repeats count. Fixed costs are measured beside them: a process that imports
+what a merge needs and ends, and one that also takes the sha256 of three models, which Pluria writes into its manifest.
 """
 
 from __future__ import annotations
@@ -55,22 +61,32 @@ with open(out, "wb", buffering=0) as target:
 """
 """Reads the sources and writes as much as the merged model has, in pieces of a megabyte."""
 
+IMPORTS = "import gc; gc.set_threshold(100_000); import pluria.cli, pluria.recipe.merging.mergekit"
+HASHES = "import sys, pathlib, pluria.store.streamed as s; [s.hashed(pathlib.Path(path)) for path in sys.argv[1:]]"
+
 
 @dataclass(frozen=True)
 class Run:
-    """One process: seconds of CPU and wall, megabytes of anonymous memory at most."""
+    """One process: seconds of user, system and wall time, megabytes of anonymous memory at most."""
 
-    cpu: float
+    user: float
+    system: float
     wall: float
     memory: float
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU."""
+        return self.user + self.system
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to merge: least CPU, median wall, largest memory, and all runs."""
+    """One way to merge, with files cold or cached: least CPU, median wall, largest memory, and all runs."""
 
     method: str
     way: str
+    files: str
     cpu: float
     wall: float
     memory: float
@@ -131,12 +147,16 @@ def commands(method: str, files: list[Path], mergekit: str | None, threads: int)
     return made
 
 
-def forget(files: list[Path]) -> None:
-    """Put files out of the page cache, as far as they are on the disk."""
+def prepare(files: list[Path], state: str) -> None:
+    """Put files out of the page cache, as far as they are on the disk, or into it."""
     os.sync()
     for file in files:
-        with open(file, "rb") as handle:
-            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with open(file, "rb", buffering=0) as handle:
+            if state == "cold":
+                os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            else:
+                while handle.read(2**24):
+                    pass
 
 
 def run(command: list[str], log: Path) -> Run:
@@ -154,7 +174,7 @@ def run(command: list[str], log: Path) -> Run:
         watcher.join()
     if process.returncode:
         raise RuntimeError(f"{command} failed:\n{log.read_text()}")
-    return Run(usage.ru_utime + usage.ru_stime, wall, peak[0])
+    return Run(usage.ru_utime, usage.ru_stime, wall, peak[0])
 
 
 def watch(pid: int, peak: list[float]) -> None:
@@ -176,45 +196,66 @@ def measure(
 ) -> tuple[list[Row], Check]:
     """All ways of one method in turn, and what Pluria's result is worth."""
     ways = commands(method, files, mergekit, threads)
-    runs: dict[str, list[Run]] = {way: [] for way in ways}
+    runs: dict[tuple[str, str], list[Run]] = {}
     for _ in range(repeats):
-        for way, (command, out) in ways.items():
-            shutil.rmtree(out, ignore_errors=True) if out.is_dir() else out.unlink(missing_ok=True)
-            forget(files)
-            runs[way].append(run(command, files[0].parent / f"{way}.log"))
-    rows = [
-        Row(
-            method,
-            way,
-            min(r.cpu for r in own),
-            statistics.median(r.wall for r in own),
-            max(r.memory for r in own),
-            own,
-        )
-        for way, own in runs.items()
-    ]
+        for state in ("cached", "cold"):
+            for way, (command, out) in ways.items():
+                if state == "cold" and way == "mergekit":
+                    continue  # its wall time beside a copy's says nothing that cached files do not
+                clear(out)
+                prepare(files, state)
+                runs.setdefault((way, state), []).append(run(command, files[0].parent / f"{way}.log"))
+    rows = [summary(method, way, state, own) for (way, state), own in runs.items()]
     found = check(method, files, ways["pluria"][1], density=DENSITY)
     for _, out in ways.values():
-        shutil.rmtree(out, ignore_errors=True) if out.is_dir() else out.unlink(missing_ok=True)
+        clear(out)
     return rows, found
 
 
-def ratios(rows: list[Row]) -> dict[str, float]:
-    """What the rows say, as ratios."""
-    by = {row.way: row for row in rows}
-    paired = [ours.wall / copy.wall for ours, copy in zip(by["pluria"].runs, by["copy"].runs, strict=True)]
-    found = {"wall_of_a_copy": statistics.median(paired)}
-    if "mergekit" in by:
-        ours, theirs = by["pluria"], by["mergekit"]
-        found |= {"less_cpu": theirs.cpu / ours.cpu, "of_its_memory": ours.memory / theirs.memory}
-        found |= {"faster": theirs.wall / ours.wall}
+def fixed(files: list[Path], mergekit: str | None, repeats: int) -> list[Row]:
+    """What is the same for every merge: imports, and hashes of three models."""
+    ways = {"imports, pluria": [sys.executable, "-c", IMPORTS]}
+    ways |= {"imports and hashes, pluria": [sys.executable, "-c", f"{IMPORTS}\n{HASHES}", *map(str, files[1:])]}
+    ways |= {} if mergekit is None else {"imports, mergekit": [mergekit, "--help"]}
+    prepare(files, "cached")
+    log = files[0].parent / "fixed.log"
+    return [
+        summary("fixed", way, "cached", [run(command, log) for _ in range(repeats)]) for way, command in ways.items()
+    ]
+
+
+def summary(method: str, way: str, state: str, runs: list[Run]) -> Row:
+    least, median = min(r.cpu for r in runs), statistics.median(r.wall for r in runs)
+    return Row(method, way, state, least, median, max(r.memory for r in runs), runs)
+
+
+def clear(out: Path) -> None:
+    shutil.rmtree(out, ignore_errors=True) if out.is_dir() else out.unlink(missing_ok=True)
+
+
+def ratios(rows: list[Row], fixed: list[Row]) -> dict[str, float]:
+    """What the rows say, as ratios: with the whole processes, and beyond what they import (and hash)."""
+    by = {(row.way, row.files): row for row in rows}
+    pairs = zip(by["pluria", "cold"].runs, by["copy", "cold"].runs, strict=True)
+    found = {"cold: wall, of a copy": statistics.median(ours.wall / copy.wall for ours, copy in pairs)}
+    if ("mergekit", "cached") in by:
+        ours, theirs, base = by["pluria", "cached"], by["mergekit", "cached"], {row.way: row.cpu for row in fixed}
+        beyond = theirs.cpu - base["imports, mergekit"]
+        found |= {
+            "cached: CPU, times less": theirs.cpu / ours.cpu,
+            "cached: CPU beyond imports, times less": beyond / (ours.cpu - base["imports, pluria"]),
+            "cached: wall, times less": theirs.wall / ours.wall,
+            "memory, of mergekit's": ours.memory / theirs.memory,
+        }
     return found
 
 
 def table(rows: list[Row]) -> Table:
-    out = Table("method", "way", "CPU s", "wall s", "memory MB")
+    out = Table("method", "way", "files", "CPU s", "of it system", "wall s", "memory MB")
     for row in rows:
-        out.add_row(row.method, row.way, f"{row.cpu:.1f}", f"{row.wall:.1f}", f"{row.memory:.0f}")
+        system = min(row.runs, key=lambda r: r.cpu).system
+        figures = f"{row.cpu:.1f}", f"{system:.1f}", f"{row.wall:.1f}", f"{row.memory:.0f}"
+        out.add_row(row.method, row.way, row.files, *figures)
     return out
 
 
@@ -228,17 +269,20 @@ def main(
     out: Annotated[Path | None, typer.Option(help="A JSON file for the figures.")] = None,
 ) -> None:
     """Merge three checkpoints in every way, and print what each took."""
-    console, results = Console(), {}
+    console, results = Console(width=100), {}
     with nullcontext(folder) if keep and folder else tempfile.TemporaryDirectory(dir=folder) as place:
         files = make(Path(place))
+        always = fixed(files, mergekit, repeats)
+        console.print(table(always))
         for one in method:
             rows, found = measure(one, files, mergekit, repeats, threads)
-            results[one] = {"rows": list(map(asdict, rows)), "ratios": ratios(rows), "check": asdict(found)}
+            results[one] = {"rows": list(map(asdict, rows)), "ratios": ratios(rows, always), "check": asdict(found)}
             console.print(table(rows), results[one]["ratios"], asdict(found))
     if out is not None:
         held = {
             "machine": machine() | {"threads": threads, "load_average": f"{os.getloadavg()[0]:.1f}"},
             "parameters": sum(map(count, shapes().values())),
+            "fixed": list(map(asdict, always)),
             **results,
         }
         out.write_text(json.dumps(held, indent=1) + "\n")

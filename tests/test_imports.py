@@ -25,5 +25,10 @@ def test_the_verbs_are_light() -> None:
     assert loaded_by(f"import {', '.join(f'pluria.{verb}' for verb in verbs)}").isdisjoint(HEAVY)
 
 
+def test_merging_files_is_light() -> None:
+    loaded = loaded_by("import pluria.recipe.merging, pluria.recipe.merging.mergekit")
+    assert loaded.isdisjoint((*HEAVY, "pydantic"))
+
+
 def test_a_heavy_import_would_be_seen() -> None:
     assert "PIL" in loaded_by("import pluria, PIL")

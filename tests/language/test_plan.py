@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pluria.core.errors import CheckpointError, PluriaError
-from pluria.language.memory import readable
+from pluria.core.sizes import readable
 from pluria.language.plan import memory_plan, refuse_over
 
 LLAMA: dict[str, Any] = {

@@ -73,7 +73,7 @@ def generate(
 
 def _memory(model: nn.Module, ensemble: Ensemble, found: Ready) -> str:
     """What the members take, in a line."""
-    from pluria.language.memory import readable
+    from pluria.core.sizes import readable
 
     copy = sum(value.numel() * value.element_size() for value in model.parameters())
     kept = "caches" if found.backend == "loop" else "caches and tensors of their own"

@@ -193,7 +193,7 @@ def _numbers(text: str) -> list[float]:
 
 def _said(cost: Cost) -> str:
     """What a merge will cost, in a line."""
-    from pluria.language.memory import readable
+    from pluria.core.sizes import readable
 
     times = "once" if cost.readings == 1 else f"up to {cost.readings} times"
     return (

@@ -44,7 +44,7 @@ def _table(made: Plan) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pluria.language.memory import readable
+    from pluria.core.sizes import readable
 
     count = made.members
     rows = {

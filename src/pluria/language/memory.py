@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from pluria.core.sizes import readable
+
 LAYERS = ("num_decoder_layers", "decoder_layers", "num_hidden_layers", "n_layer", "num_layers")
 HEADS = ("num_attention_heads", "n_head", "num_heads", "decoder_attention_heads")
 WIDTH = ("hidden_size", "n_embd", "d_model")
@@ -62,11 +64,3 @@ def refuse_members(count: int, each: int, free: int | None, *, instead: str) -> 
             f"{count} members take {readable(each)} each and {readable(free)} are free: {free // each} fit. Take "
             f"fewer members, or {instead}"
         )
-
-
-def readable(count: int) -> str:
-    """Bytes in words, with three digits."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
-    return f"{count} bytes"

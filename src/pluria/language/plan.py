@@ -23,7 +23,8 @@ from torch import Tensor
 
 from pluria.core.errors import CheckpointError, PluriaError
 from pluria.core.model import ROUNDED, guess_roles
-from pluria.language.memory import cache_numbers, first, free_memory, readable
+from pluria.core.sizes import readable
+from pluria.language.memory import cache_numbers, first, free_memory
 from pluria.numbers.format import number_format
 from pluria.store.outline import outline_in
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from pluria.core.errors import RecipeError
 
 
 def check_type(name: str, value: Any, wanted: Any) -> None:
     """Whether an option is of the type that the method's signature gives it: a number is no text, 1 is no yes."""
+    from pydantic import (  # here, since it is slow to import and many merges have no options
+        TypeAdapter,
+        ValidationError,
+    )
+
     try:
         TypeAdapter(wanted).validate_python(value, strict=True)
     except ValidationError as error:

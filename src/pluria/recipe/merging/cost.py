@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pluria.language.memory import readable
+from pluria.core.sizes import readable
 from pluria.merge.engine import Leaf, longest
 from pluria.recipe.merging.target import Layout
 from pluria.store.receiving import work_folder

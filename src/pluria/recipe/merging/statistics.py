@@ -13,7 +13,6 @@ from pluria.merge.fisher import fisher as fisher_merge
 from pluria.merge.information import fisher_information
 from pluria.merge.regmean import regmean as regmean_merge
 from pluria.merge.rule import Rules
-from pluria.sample import moments
 from pluria.store.peft import TENSORS
 from pluria.store.streamed import hashed
 from pluria.store.tensors import opened, read_tensor
@@ -45,6 +44,8 @@ def measured(
         raise ValueError(f"statistics of {kind} have no option {odd[0]!r}")
     if kind == "fisher":
         return fisher_information(network, inputs, **options)
+    from pluria.sample.moments import moments  # here, since merges of files need nothing that draws members
+
     return moments(network, inputs).second
 
 

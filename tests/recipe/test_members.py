@@ -26,7 +26,11 @@ from recipe.tiny import ARGUMENTS, plain, recipe, write_all
 METHODS = [method for method in methods("train") if method.maker]
 NET: dict[str, Any] = {"model": "small_cnn", "arguments": ARGUMENTS}
 HOW: dict[str, Any] = {"epochs": 2, "batch": 8, "rate": 0.05}
-OWN: dict[str, dict[str, Any]] = {"Snapshots": {"cycles": 3}, "SWAG": {"rank": 2, "members": 3, "every": 1}}
+OWN: dict[str, dict[str, Any]] = {
+    "lora": {"rank": 2, "own": ["head.bias"]},
+    "Snapshots": {"cycles": 3},
+    "SWAG": {"rank": 2, "members": 3, "every": 1},
+}
 
 
 def rows(folder: Path) -> Dataset:
@@ -150,6 +154,11 @@ def test_a_plan_knows_how_many_there_will_be(tmp_path: Path) -> None:
         ({"method": "SWAG", "rank": "high"}, "rank"),
         ({"method": "SGHMC", "lr": 0.1}, "has no option 'lr'"),
         ({"method": "Snapshots", "cycles": 99}, "a run of 10 steps has at most as many cycles; got 99"),
+        ({"method": "star", "members": 0}, "star leaves 1 member or more; got 0"),
+        (
+            {"method": "Snapshots", "epochs": 0},
+            r"^the recipe is not a recipe:\n  network.members.epochs: Input .* \(got 0\)$",
+        ),
         ({"method": "Snapshots", "cycles": 0, "every": 50}, "would leave none in 10 steps"),
     ],
 )

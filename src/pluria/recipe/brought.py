@@ -66,7 +66,10 @@ def expected(how: Members, rows: Dataset) -> int:
         if count := sum(map(looks, range(1, loop.steps + 1))):
             return count
         raise RecipeError(f"members: {how.method} would leave none in {loop.steps} steps; look at cycles, begin, every")
-    return int(how.options.get("members", row.options()["members"].default))
+    count = int(how.options.get("members", row.options()["members"].default))
+    if count < 1:
+        raise RecipeError(f"members: {how.method} leaves 1 member or more; got {count}")
+    return count
 
 
 def trained_members(

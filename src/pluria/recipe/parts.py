@@ -46,8 +46,9 @@ class Members(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The method's own options."""
-        return dict(self.model_extra or {})
+        """The method's own options; lists are tuples, as methods take them."""
+        given = self.model_extra or {}
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 class Network(Strict):

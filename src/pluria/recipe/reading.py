@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pluria.core.errors import RecipeError
 from pluria.recipe.plain import read_plain
-from pluria.recipe.schema import UNION, Recipe, said
+from pluria.recipe.schema import TEXTS, Recipe, said
 
 
 def read_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
@@ -36,7 +36,7 @@ def make_recipe(held: dict[str, Any], what: str = "the recipe") -> Recipe:
 
 
 def _follows(problem: Any, problems: list[Any]) -> bool:
-    """Whether a problem is there because of another, or about a form of `calibration` that was not meant."""
+    """Whether a problem is there because of another, or about a form of a key that was not meant."""
     place = problem["loc"]
     inner = any(len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in problems)
-    return inner or (UNION[1] in place and isinstance(problem["input"], dict))
+    return inner or (place[-1] in TEXTS and isinstance(problem["input"], dict))

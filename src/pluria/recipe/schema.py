@@ -204,8 +204,11 @@ PARTS: dict[str, type[BaseModel]] = {
 }  # fmt: skip
 """Whose keys stand under these."""
 
-UNION = ("Data", "literal['half']")
-"""What pydantic puts into the place of a problem under `calibration`, which is either."""
+UNION = ("Data", "literal['half']", "Members")
+"""What pydantic puts into the place of a problem under `calibration` and `members`, which are either of two things."""
+
+TEXTS = ("literal['half']", "str")
+"""Of these the ones that are texts."""
 
 WORDS = {
     "missing": "is missing",

@@ -69,7 +69,7 @@ def test_every_key_is_on_the_recipe_page(model: type) -> None:
 
 
 def test_every_budget_and_pool_is_on_its_page() -> None:
-    assert set(Budget.model_fields) - words("search.md") == set()
+    assert set(Budget.model_fields) - words("searching.md") == set()
     assert set(POOLS) - words("recipes.md") == set()
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, Protocol
 
 import torch
@@ -175,8 +175,18 @@ def _measured(task: Task, rule: Rule, chunks: Chunks, mapper: Mapper) -> Any:
     for step in rule.passes if chunks else ():
         if step is rule.passes[0] or step.needed(found):
             parts = (part for several in mapper(partial(_measure, task, step, found), chunks) for part in several)
-            found = step.finish(torch.stack(list(parts)) if step.stacked else _sum(parts), found)
+            found = step.finish(_stacked(parts, sum(map(len, chunks))) if step.stacked else _sum(parts), found)
     return found
+
+
+def _stacked(parts: Iterator[Tensor], count: int) -> Tensor:
+    """All of them in memory that is there before: kept one by one they would lie between the pieces, whose memory could
+    then not be used again."""
+    first = next(parts)
+    room = first.new_empty((count, *first.shape))
+    for place, part in enumerate(chain([first], parts)):
+        room[place] = part
+    return room
 
 
 def _measure(task: Task, step: Pass, earlier: Any, spans: Sequence[Span]) -> list[Tensor]:

@@ -9,7 +9,7 @@ import typer
 
 from pluria.cli.ensembles import Arguments, DataArguments
 from pluria.cli.options import Json, mistakes, pairs, show
-from pluria.cli.rows import network_for, rows_for
+from pluria.cli.rows import rows_for
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +42,7 @@ def check(
 
     from pluria.check import check as checked
     from pluria.recipe.parts import Network
+    from pluria.recipe.resolve import built
 
     with mistakes():
         if (model is None) != (data is None):
@@ -49,7 +50,7 @@ def check(
         ready: dict[str, Any] = {}
         if model is not None and data is not None:
             spec = Network(model=model, arguments=pairs(argument, "--argument"))
-            network = network_for(spec, trust=trust, built=True)
+            network = built(spec, trust=trust)
             held = rows_for(network, data, pairs(data_argument, "--data-argument"), rows)
             ready = {"network": network, "batches": held.batches(batch), "heads": heads}
         found = checked(models, base=base, **ready)

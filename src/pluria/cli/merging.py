@@ -11,7 +11,7 @@ import typer
 
 from pluria.cli.ensembles import Arguments, DataArguments
 from pluria.cli.options import DryRun, Json, Quiet, mistakes, note, pairs, ready, resumable, show, told
-from pluria.cli.rows import network_for, rows_for
+from pluria.cli.rows import rows_for
 
 if TYPE_CHECKING:
     from pluria.recipe.merging import Cost, Merge
@@ -112,12 +112,13 @@ def statistics(
     """
     from pluria.recipe.merging.statistics import measured
     from pluria.recipe.parts import Network
+    from pluria.recipe.resolve import load_network
     from pluria.store.tensors import write_tensors
 
     ready(out)
     with mistakes():
         spec = Network(model=model, arguments=pairs(argument, "--argument"), checkpoint=checkpoint)
-        network = network_for(spec, trust=trust)
+        network, _ = load_network(spec, trust=trust)
         held = rows_for(network, data, pairs(data_argument, "--data-argument"), rows).batches(batch)
         table = measured(kind, network, [x for x, _ in held], pairs(change, "--set"))
     if not dry_run:
@@ -154,6 +155,7 @@ def _merged(
 def _bench(run: dict[str, Any]) -> dict[str, Any]:
     """Network, rows, and what is done before and after, for a merge in memory."""
     from pluria.recipe.parts import Network
+    from pluria.recipe.resolve import built
 
     if run["align"] not in (None, "weights", "activations"):
         raise ValueError(f"--align is weights or activations; got {run['align']!r}")
@@ -163,7 +165,7 @@ def _bench(run: dict[str, Any]) -> dict[str, Any]:
     if run["model"] is None:
         return ready
     spec = Network(model=run["model"], arguments=run["argument"])
-    network = network_for(spec, trust=run["trust"], built=True)
+    network = built(spec, trust=run["trust"])
     sets = [rows_for(network, data, run["data_argument"], run["rows"]) for data in run["data"]]
     return {**ready, "network": network, "rows": [held.batches(run["batch"]) for held in sets]}
 

@@ -26,7 +26,7 @@ from pluria.recipe.folder import digest
 from pluria.recipe.parts import Members, Network
 from pluria.recipe.schema import method_of_training
 from pluria.recipe.source import Source
-from pluria.recipe.trainers import Loop
+from pluria.recipe.trainers import Loop, averaged, points, sampled
 from pluria.store.file import load, load_all, save
 from pluria.zoo.dataset import Dataset
 
@@ -58,11 +58,10 @@ def expected(how: Members, rows: Dataset) -> int:
     loop, row = Loop(how, rows), method_of_training(how)
     if how.cycles > loop.steps:
         raise RecipeError(f"members: a run of {loop.steps} steps has at most as many cycles; got {how.cycles}")
-    kind = row.make.__name__
-    if kind == "averaged":
+    if row.make is averaged:
         return 1
-    if kind in ("points", "sampled"):
-        looks = loop.ends if kind == "points" else loop.samples
+    if row.make in (points, sampled):
+        looks = loop.ends if row.make is points else loop.samples
         if count := sum(map(looks, range(1, loop.steps + 1))):
             return count
         raise RecipeError(f"members: {how.method} would leave none in {loop.steps} steps; look at cycles, begin, every")

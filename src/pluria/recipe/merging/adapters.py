@@ -1,7 +1,7 @@
 """Merges of LoRA adapters that lie in folders: added to a base, summed, read off a fine-tune, weighted by texts.
 
 add_adapters      one base, in pieces like any merge of files          sum_adapters, extract_adapter   to a folder
-adapted           the same, with weights that texts of a new domain give
+adapted           the same, with weights that texts of a new domain give: `composing.py`
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pluria.core.errors import PluriaError
 from pluria.merge.adapters import extract_adapter, sum_adapters
 from pluria.merge.adding import adding
 from pluria.merge.rule import Rules
-from pluria.recipe.merging.composing import composed
 from pluria.recipe.merging.files import Merge
 from pluria.store.checkpoint import read_checkpoint
 from pluria.store.peft import read_peft, write_peft
@@ -45,22 +44,6 @@ def onto_base(merge: Merge) -> Merge:
 def add_adapters(*, adapters: Sequence[str], weights: Sequence[float] | None = None) -> Rules:
     """Adapters in folders, added with weights of any sign and sum."""
     return adding([read_peft(folder) for folder in adapters], weights)
-
-
-def adapted(
-    *,
-    adapters: Sequence[str],
-    base: str,
-    texts: str,
-    by: str = "words",
-    domains: Sequence[str] = (),
-    encoder: str | None = None,
-    top: int | None = None,
-    uniform: bool = False,
-) -> Rules:
-    """Adapters in folders, averaged with the weights that `composed` gives them for a file of new texts."""
-    weights = composed(adapters, base, texts, by=by, domains=domains, encoder=encoder, top=top, uniform=uniform)
-    return adding([read_peft(folder) for folder in adapters], weights.tolist())
 
 
 def summed(merge: Merge) -> Adapter:

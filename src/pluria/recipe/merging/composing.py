@@ -18,6 +18,8 @@ from pluria.core.params import params_of
 from pluria.language import context_of, tokenizer_in
 from pluria.language.average import entropy
 from pluria.merge.adapters import add_adapters
+from pluria.merge.adding import adding
+from pluria.merge.rule import Rules
 from pluria.merge.zeroshot import Encoder, entropy_weights, prior_weights, sentence_scores, tfidf_scores, top_k
 from pluria.store.peft import read_peft
 from pluria.store.pretrained import hugging_face, network_in
@@ -25,7 +27,7 @@ from pluria.store.pretrained import hugging_face, network_in
 SCORES = ("words", "sentences", "entropy", "prior")
 
 
-def composed(
+def adapted(
     adapters: Sequence[str],
     base: str,
     texts: str,
@@ -35,8 +37,8 @@ def composed(
     encoder: str | None = None,
     top: int | None = None,
     uniform: bool = False,
-) -> Tensor:
-    """Weights `[K]` of the adapters, of sum one; see `pluria.merge.top_k` for `top` and `uniform`.
+) -> Rules:
+    """Adapters in folders, averaged by weights `[K]` of sum one; see `pluria.merge.top_k` for `top` and `uniform`.
 
     texts     a file of the new texts, one a line
     by        "words" (tf-idf), "sentences", "entropy" or "prior"
@@ -57,7 +59,8 @@ def composed(
     else:
         likely, unsure = _read_by(adapters, base, new)
         scores = entropy_weights(unsure) if by == "entropy" else prior_weights(likely)
-    return top_k(scores, len(adapters) if top is None else top, uniform=uniform)
+    weights = top_k(scores, len(adapters) if top is None else top, uniform=uniform)
+    return adding([read_peft(folder) for folder in adapters], weights.tolist())
 
 
 def _lines(path: str) -> list[str]:

@@ -111,7 +111,7 @@ MERGE: tuple[Method, ...] = (
                                                "rounding": FACTORS}, "pluria.recipe.merging.adapters:add_adapters"),
     Method("adapted", "merge", "pluria.merge.adapters:adapted", "adapters averaged, by weights that texts may give",
            "a base and adapters", ("order", "double"), {"single": MATRICES, "copies": MATRICES, "rounding": FACTORS},
-           "pluria.recipe.merging.adapters:adapted"),
+           "pluria.recipe.merging.composing:adapted"),
     Method("sum_adapters", "merge", "pluria.merge.adapters:sum_adapters", "several adapters as one, exactly or near",
            "adapters", ("order",), {"single": MATRICES, "copies": MATRICES, "double": SUMS["double"],
                                     "rounding": FACTORS}),

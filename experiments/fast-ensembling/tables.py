@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from seeds import spread
 
 PAIRS = (
     ("deep ensemble × 2", "single"),
@@ -43,7 +46,7 @@ def ladder(arms: Arms) -> str:
     for name, seeds in arms.items():
         many = {key: [row[key] for row in seeds.values()] for key in next(iter(seeds.values()))}
         cells = [f"{many['runs'][0]:g}", f"{many['forwards'][0]}", f"{fmean(many['megabits']):.1f}"]
-        cells += [f"{spread([100 * value for value in many['error']], 2)} %"]
+        cells += [f"{spread(many['error'], 2, 100)} %"]
         cells += [spread(many[key], 3) for key in ("nll", "nll_after", "ece")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -61,12 +64,6 @@ def paired(arms: Arms) -> str:
             cells += [spread(gaps, 4, sign="+"), f"{sum(gap < 0 for gap in gaps)}/{len(gaps)}"]
         lines.append(f"| {one} − {other} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def spread(values: Sequence[float], digits: int, sign: str = "") -> str:
-    """Mean ± standard deviation, where there is one."""
-    wide = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{fmean(values):{sign}.{digits}f}{wide}"
 
 
 def tables(found: Mapping[str, Any]) -> str:

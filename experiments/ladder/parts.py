@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from setting import EPOCHS, RATE, Split, descent, network, refreshed, run, together
+from setting import EPOCHS, RATE, Batch, Split, network, refreshed, run, together
 from torch import Tensor, nn
 
 from pluria.core.ensemble import Ensemble
@@ -105,16 +105,12 @@ def late(data: Split, share: float, sigma: float) -> Rung:
 def line(data: Split, beta: float, points: int) -> Rung:
     """A learned line: its middle, or five points on it."""
     span = subspace([start(data), start(data, 1)])
-    stepper = descent(span)
-    schedule = Cycle(EPOCHS * data.steps).scheduler(stepper)
     generator = torch.Generator().manual_seed(data.seed)
-    span.train()
-    for number in range(EPOCHS):
-        for x, y in data.epoch(number):
-            stepper.zero_grad()
-            loss = F.cross_entropy(span(x, shares=along(torch.rand((), generator=generator), 2)), y)
-            torch.autograd.backward(loss + beta * cosine(span, 0, 1))
-            stepper.step()
-            schedule.step()
+
+    def loss(span: nn.Module, batch: Batch) -> Tensor:
+        shares = along(torch.rand((), generator=generator), 2)
+        return F.cross_entropy(span(batch[0], shares=shares), batch[1]) + beta * cosine(span, 0, 1)  # type: ignore[arg-type]
+
+    run(span, data, loss=loss)
     t = torch.linspace(0, 1, points) if points > 1 else torch.tensor([0.5])
     return start(data), refreshed(start(data), span.ensemble(along(t, 2)), data), 1

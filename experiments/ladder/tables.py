@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from seeds import lower, spread
 
 PAIRS = (
     ("deep ensemble × 4", "single"),
@@ -60,7 +63,7 @@ def ladder(rungs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     for name, seeds in rungs.items():
         rows = list(seeds.values())
         many = {key: [row[key] for row in rows] for key in rows[0]}
-        cells = [f"{many['runs'][0]:.3g}", f"{many['forwards'][0]:.0f}", spread(many["error"], 2, percent=True)]
+        cells = [f"{many['runs'][0]:.3g}", f"{many['forwards'][0]:.0f}", f"{spread(many['error'], 2, 100)} %"]
         cells += [spread(many["nll"], 3), spread(many["nll_after"], 3), f"{fmean(many['ece']):.3f}"]
         cells += [f"{fmean(many['member_error']):.2%}", f"{fmean(many['ambiguity']):.4f}"]
         lines.append(f"| {name} | {' | '.join(cells)} | {fmean(many['disagreement']):.3f} |")
@@ -77,18 +80,9 @@ def paired(rungs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         cells = []
         for key in ("nll", "nll_after"):
             gaps = [rungs[one][seed][key] - rungs[other][seed][key] for seed in seeds]
-            cells += [
-                f"{fmean(gaps):+.4f} ± {stdev(gaps) / len(gaps) ** 0.5:.4f}",
-                f"{sum(g < 0 for g in gaps)}/{len(gaps)}",
-            ]
+            cells += lower(gaps)
         lines.append(f"| {one} − {other} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def spread(values: Sequence[float], digits: int, *, percent: bool = False) -> str:
-    scale, unit = (100, " %") if percent else (1, "")
-    wide = stdev(values) if len(values) > 1 else 0.0
-    return f"{fmean(values) * scale:.{digits}f} ± {wide * scale:.{digits}f}{unit}"
 
 
 if __name__ == "__main__":

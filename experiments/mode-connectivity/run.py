@@ -3,18 +3,13 @@
     python experiments/mode-connectivity/run.py [--seeds 8] [--out experiments/mode-connectivity/figures.json]
 
 Uses the setting of experiments/ladder. Every point is judged with statistics of batch norm of its own, and without.
-Prints the table of README.md and draws path.svg.
+Prints the table of README.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import sys
-import time
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -22,14 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "ladder"))
-from setting import EPOCHS, Split, network, refreshed, run, split  # noqa: E402
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "ladder")]
+from seeds import grow, spread  # noqa: E402
+from setting import DECAY, MOMENTUM, RATE, Batch, Split, network, refreshed, run, split  # noqa: E402
 
 from pluria.core.ensemble import Ensemble  # noqa: E402
 from pluria.core.params import params_of  # noqa: E402
 from pluria.predict import gather, predict  # noqa: E402
 from pluria.score import error, nll  # noqa: E402
-from pluria.train import Cycle, Span, along, barrier, curve  # noqa: E402
+from pluria.train import Span, along, barrier, curve  # noqa: E402
 
 POINTS = 21
 T = torch.linspace(0, 1, POINTS)
@@ -38,18 +34,14 @@ T = torch.linspace(0, 1, POINTS)
 def learned(ends: list[nn.Module], data: Split, shape: str) -> Span:
     """A curve with one bend after as many epochs as a network has; decay is on what is evaluated."""
     span = curve(ends[0], [params_of(end) for end in ends])
-    stepper = torch.optim.SGD([p for p in span.parameters() if p.requires_grad], 0.1, momentum=0.9)
-    schedule = Cycle(EPOCHS * data.steps).scheduler(stepper)
+    stepper = torch.optim.SGD([p for p in span.parameters() if p.requires_grad], RATE, momentum=MOMENTUM)
     generator = torch.Generator().manual_seed(data.seed)
-    span.train()
-    for number in range(EPOCHS):
-        for x, y in data.epoch(number):
-            stepper.zero_grad()
-            shares = along(torch.rand((), generator=generator), 3, shape=shape)  # type: ignore[arg-type]
-            loss = F.cross_entropy(span(x, shares=shares), y) + 0.5 * 5e-4 * span.norm(shares.float())
-            torch.autograd.backward(loss)
-            stepper.step()
-            schedule.step()
+
+    def loss(span: nn.Module, batch: Batch) -> Tensor:
+        shares = along(torch.rand((), generator=generator), 3, shape=shape)  # type: ignore[arg-type]
+        return F.cross_entropy(span(batch[0], shares=shares), batch[1]) + 0.5 * DECAY * span.norm(shares.float())  # type: ignore[operator]
+
+    run(span, data, optimizer=stepper, loss=loss)
     return span
 
 
@@ -95,8 +87,7 @@ def table(found: dict[str, Any]) -> str:
     for shape in ("line", "bezier", "polygon"):
         rows = [each[shape] for each in found["seeds"]]
         height = [barrier(torch.tensor(row["train_nll"], dtype=torch.float64)) for row in rows]
-        cells = [f"{fmean(height):.3f} ± {stdev(height):.3f}"]
-        cells.append(spread([max(row["train_nll"]) for row in rows], 3, 1))
+        cells = [spread(height, 3), spread([max(row["train_nll"]) for row in rows], 3)]
         for key in ("test_error", "stale_error"):
             cells.append(spread([max(row[key]) for row in rows], 1, 100) + " %")
             cells.append(spread([(row[key][0] + row[key][-1]) / 2 for row in rows], 1, 100) + " %")
@@ -104,24 +95,5 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def spread(values: list[float], digits: int, scale: float) -> str:
-    return f"{fmean(values) * scale:.{digits}f} ± {stdev(values) * scale:.{digits}f}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=HERE / "figures.json")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    found: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {"seeds": []}
-    found["machine"] = f"{platform.processor() or platform.machine()}, torch {torch.__version__}"
-    found["date"] = time.strftime("%Y-%m-%d")
-    for seed in range(len(found["seeds"]), given.seeds):
-        found["seeds"].append(one(seed))
-        given.out.write_text(json.dumps(found) + "\n")
-    print(table(found))
-
-
 if __name__ == "__main__":
-    main()
+    grow(__doc__, HERE / "figures.json", 8, one, table)

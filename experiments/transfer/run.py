@@ -8,13 +8,9 @@ the figures. Ensembles of five, and their uniform soups. Prints the tables of RE
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -32,6 +28,9 @@ from pluria.train import Cycle, chain, independent, local, star, train
 from pluria.zoo import read
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from seeds import grow, lower, spread  # noqa: E402
+
 MEMBERS, BATCH = 5, 20
 Batch = tuple[Tensor, Tensor]
 
@@ -145,7 +144,7 @@ def tables(found: dict[str, Any]) -> str:
         cells = [spread([s[name]["member"]["error"] for s in seeds], 1, 100) + " %"]
         for what in ("ensemble", "soup"):
             cells.append(spread([s[name][what]["error"] for s in seeds], 1, 100) + " %")
-            cells += [spread([s[name][what][key] for s in seeds], 3, 1) for key in ("nll", "nll_after")]
+            cells += [spread([s[name][what][key] for s in seeds], 3) for key in ("nll", "nll_after")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
@@ -156,10 +155,7 @@ def tables(found: dict[str, Any]) -> str:
         cells = []
         for what in ("ensemble", "soup"):
             gaps = [s[one_][what]["nll_after"] - s[other][what]["nll_after"] for s in seeds]
-            cells += [
-                f"{fmean(gaps):+.4f} ± {stdev(gaps) / len(gaps) ** 0.5:.4f}",
-                f"{sum(g < 0 for g in gaps)}/{len(gaps)}",
-            ]
+            cells += lower(gaps)
         lines.append(f"| {one_} − {other} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -176,24 +172,5 @@ PAIRS = (
 )
 
 
-def spread(values: list[float], digits: int, scale: float) -> str:
-    return f"{fmean(values) * scale:.{digits}f} ± {stdev(values) * scale:.{digits}f}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=24)
-    parser.add_argument("--out", type=Path, default=HERE / "figures.json")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    found: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {"seeds": []}
-    found["machine"] = f"{platform.processor() or platform.machine()}, torch {torch.__version__}"
-    found["date"] = time.strftime("%Y-%m-%d")
-    for seed in range(len(found["seeds"]), given.seeds):
-        found["seeds"].append(one(seed))
-        given.out.write_text(json.dumps(found) + "\n")
-    print(tables(found))
-
-
 if __name__ == "__main__":
-    main()
+    grow(__doc__, HERE / "figures.json", 24, one, tables)

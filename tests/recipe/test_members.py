@@ -14,6 +14,7 @@ from pluria.core.params import params_of
 from pluria.recipe import trainers
 from pluria.recipe.brought import expected
 from pluria.recipe.catalogue import methods
+from pluria.recipe.folder import RunFolder
 from pluria.recipe.method import Method
 from pluria.recipe.parts import Members
 from pluria.recipe.prepare import prepare
@@ -92,6 +93,14 @@ def test_members_are_judged_beside_others_and_trained_once(tmp_path: Path, monke
     assert [a["name"] for a in run(spec, tmp_path / "out")["arms"]] == [a["name"] for a in found["arms"]]
     with pytest.raises(AssertionError, match="trained again"):
         run(spec, tmp_path / "out", restart=True)
+
+
+def test_a_training_without_members_leaves_no_folder_for_them(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    trained = {**NET, "train": {"epochs": 1, "batch": 8}}
+    arms = [{"method": "low_precision", "members": 2, "format": "int3"}]
+    prepare(asked(tmp_path, None, network=trained, arms=arms), folder=RunFolder(tmp_path / "out"))
+    assert not (tmp_path / "out" / "trained").exists()
 
 
 @pytest.mark.parametrize(("method", "when"), [("Snapshots", 0.5), ("independent", 1.5)])

@@ -90,6 +90,8 @@ def trained_members(
     begun = spec.checkpoint is not None or spec.train is not None
     file = None if folder is None else folder / f"{name}-{_digest(spec, source.model, rows, begun)}.pluria"
     if file is None or not file.exists():
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         loop = Loop(how, rows, device, None if file is None else file.with_suffix(""), progress)
         model, ensemble, runs = _trained(loop, source.model)
         passes = runs * how.epochs * loop.batches

@@ -78,8 +78,7 @@ class RunFolder:
     def trained(self, *, fresh: bool) -> Path:
         """Where trainings leave members, and from where they go on; emptied for a fresh run."""
         place = self.path / "trained"
-        place.mkdir(parents=True, exist_ok=True)
-        for file in place.iterdir() if fresh else ():
+        for file in place.glob("*") if fresh else ():
             file.unlink()
         return place
 

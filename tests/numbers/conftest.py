@@ -1,6 +1,7 @@
 """Fixtures of the number systems' tests: the torch reference alone, and the compiled loops as plain Python."""
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
@@ -8,7 +9,7 @@ from types import ModuleType
 import numba
 import pytest
 
-from pluria.numbers import compiled, kernel
+from pluria.numbers import compiled, compiled_philox, compiled_storage, kernel
 
 
 @pytest.fixture
@@ -25,26 +26,28 @@ def torch_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextM
 
 
 @pytest.fixture(scope="session")
-def as_python() -> Callable[[ModuleType], ModuleType]:
-    """A module of loops with the compiler switched off."""
+def as_python() -> Callable[..., ModuleType]:
+    """A module of loops with the compiler switched off, and so those parts that it imports."""
 
-    def again(loops: ModuleType) -> ModuleType:
-        spec = importlib.util.spec_from_file_location("interpreted", str(loops.__file__))
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
+    def again(loops: ModuleType, *parts: ModuleType) -> ModuleType:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(numba.config, "DISABLE_JIT", True)
-            spec.loader.exec_module(module)
+            for part in (*parts, loops):
+                spec = importlib.util.spec_from_file_location("interpreted", str(part.__file__))
+                assert spec is not None
+                assert spec.loader is not None
+                module = importlib.util.module_from_spec(spec)
+                patch.setitem(sys.modules, part.__name__, module)
+                spec.loader.exec_module(module)
         return module
 
     return again
 
 
 @pytest.fixture(scope="session")
-def interpreted(as_python: Callable[[ModuleType], ModuleType]) -> ModuleType:
+def interpreted(as_python: Callable[..., ModuleType]) -> ModuleType:
     """The loops of rounding with the compiler switched off."""
-    return as_python(compiled)
+    return as_python(compiled, compiled_philox, compiled_storage)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import sys
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 import numba
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pluria.numbers import kernel
+from pluria.numbers import kernel, threads
 from pluria.numbers.format import FORMATS, Format
 from pluria.numbers.grid import Granularity, Grid, fit_grid, layout
 from pluria.numbers.key import ROUNDING, Key
@@ -125,40 +124,16 @@ def test_values_that_are_no_numbers_stay_so() -> None:
         assert bool(torch.isnan(out[0, 1]))
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("name", ["int4", "int4-asymmetric"])
 def test_threads_share_a_tensor_without_a_seam(
-    threads: int, name: str, torch_only: TorchOnly, monkeypatch: pytest.MonkeyPatch
+    count: int, name: str, torch_only: TorchOnly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(kernel, "SHARE", 1024)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: count)
+    monkeypatch.setattr(threads, "SHARE", 1024)
     for shape, axis in (((37, 211), 0), ((211, 41), 1)):
         tensor = weights(shape)
         assert_same_bits(tensor, fitted(tensor, FORMATS[name], axis=axis), 0, torch_only)
-
-
-def test_work_is_shared_by_as_many_threads_as_torch_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, calls = [], []
-
-    class Pool:
-        def submit(self, work: Callable[[], None]) -> Future[None]:
-            asked.append(work)
-            return held.submit(work)
-
-    held = ThreadPoolExecutor(2)
-    monkeypatch.setattr(kernel, "_pool", lambda process: Pool())
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    for count in (1, kernel.SHARE, kernel.SHARE + 1, 100 * kernel.SHARE + 5):
-        calls.clear()
-        kernel.share(lambda start, stop: calls.append((start, stop)), count, 1024)
-        calls.sort()
-        assert [start for start, _ in calls] == [0, *(stop for _, stop in calls[:-1])]
-        assert calls[-1][1] == count
-        assert all(start % 1024 == 0 for start, _ in calls)
-    held.shutdown()
-    # The calling thread is one of two, and of three.
-    assert len(asked) == 1 + 2
-    assert len(calls) == 12
 
 
 def test_a_tensor_may_be_rounded_in_place(torch_only: TorchOnly) -> None:

@@ -16,7 +16,7 @@ KINDS = [torch.bfloat16, torch.float16, torch.float32]
 
 @pytest.fixture(params=["compiled", "interpreted"], autouse=True)
 def loops(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, as_python: Callable[[ModuleType], ModuleType]
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, as_python: Callable[..., ModuleType]
 ) -> None:
     if request.param == "interpreted":
         for front, back in ((members, compiled_members), (radix, compiled_radix)):

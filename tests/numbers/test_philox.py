@@ -36,9 +36,9 @@ def test_known_answers_of_the_loop(
 
     address = np.array([*key, *counter[1:]], np.uint64)
     for loops in (compiled, interpreted):
-        out = np.empty(4, np.uint32)
+        out = np.empty(8, np.uint32)
         loops.fill_words(out, np.uint64(counter[0]), address)  # type: ignore[attr-defined]
-        assert " ".join(f"{int(word):08x}" for word in out) == answer
+        assert " ".join(f"{int(word):08x}" for word in out[:4]) == answer
 
 
 def test_words_are_the_counters_in_order() -> None:

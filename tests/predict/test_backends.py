@@ -9,7 +9,6 @@ from torch import Tensor, nn
 import pluria
 from pluria.core.ensemble import Ensemble, join, single
 from pluria.core.params import params_of
-from pluria.numbers import kernel
 from pluria.predict import gather, predict
 from pluria.predict.backends import Storage, backend
 from pluria.predict.choose import distance
@@ -234,13 +233,3 @@ def test_what_int8_cannot_hold_runs_in_bfloat16() -> None:
     made = low_precision(model, format="int8-asymmetric", members=2)
     data = [draw(5, 7)]
     assert torch.equal(run(model, made, data, backend="int8"), run(model, made, data, backend="bfloat16"))
-
-
-def test_work_is_shared_in_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "SHARE", 50)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    seen: list[tuple[int, int]] = []
-    kernel.share(lambda start, stop: seen.append((start, stop)), 70 * 7, 7)
-    assert sorted(seen)[0][0] == 0
-    assert max(stop for _, stop in seen) == 490
-    assert all(start % 7 == 0 for start, _ in seen)

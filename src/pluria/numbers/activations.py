@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pluria.numbers.compiled import MAGNITUDE16, Array, Patterns, compiled, narrow, widen
+from pluria.numbers.compiled_by import compiled
+from pluria.numbers.compiled_storage import MAGNITUDE16, Array, Patterns, narrow, widen
 
 Whole = NDArray[np.int8]
 Sums = NDArray[np.int32]

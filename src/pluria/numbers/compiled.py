@@ -3,29 +3,26 @@
     for each block:  scales, words (one Philox call per four elements), rounding
 
 Each step is its own loop over small arrays that stay in the first-level cache, in a form that compilers vectorise:
-Philox on 64-bit lanes that hold 32-bit words, selections in place of branches, no integer division per element.
+selections in place of branches, no integer division per element.
 Processors fetch what comes next by themselves; asking them for it took longer.
 Constants are typed, because Numba turns uint64 with int64 into float64. No fast maths: the bits are the contract.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Words = NDArray[np.uint32]
-Patterns = NDArray[np.uint16]
-Whole = NDArray[np.int8]
-Address = NDArray[np.uint64]
-Layout = NDArray[np.int64]
+from pluria.numbers.compiled_by import compiled
+from pluria.numbers.compiled_philox import Address, Words, fill_words
+from pluria.numbers.compiled_storage import EXPONENT, Array, Layout, cut, narrow, scatter, shrink, widen
 
 BLOCK = 1024
 """Elements per block, a multiple of four: slices cost too much for fewer, and arrays of more leave the cache."""
+
+RUN = 256
+"""Elements of one scale that are worth a loop of their own."""
 
 INTEGER, MINIFLOAT, TABLE = 0, 1, 2
 """Kinds of unit grids: whole numbers, few mantissa bits, a list of 16 levels."""
@@ -33,39 +30,7 @@ INTEGER, MINIFLOAT, TABLE = 0, 1, 2
 LEVELS = 16
 """A constant, so that the search over the levels is unrolled."""
 
-M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-W0, W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-WORD, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-UNIT, ZERO, ONE, REBIAS = np.float32(2.0**-24), np.float32(0.0), np.float32(1.0), np.float32(2.0**112)
-EIGHT, SIXTEEN, THIRTEEN, ODD = np.uint32(8), np.uint32(16), np.uint32(13), np.uint32(1)
-SIGN16, MAGNITUDE16, INFINITE16 = np.uint32(0x8000), np.uint32(0x7FFF), np.uint32(0x7C00)
-MAGNITUDE, EXPONENT, NAN16 = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), np.uint32(0x7FC0)
-NONE = np.uint32(0)
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """`function` compiled on its first call; kept on disk where some folder for that can be written."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except (RuntimeError, OSError):
-        return numba.njit(**options)(function)
-
-
-@compiled
-def fill_words(words: Words, quad: np.uint64, address: Address) -> None:
-    """Random words of the elements from 4 `quad` on; address = key words, tensor, group, stream (uint64)."""
-    k0, k1, tensor, group, stream = address[0], address[1], address[2], address[3], address[4]
-    for q in range(words.size // 4):
-        x0, x1, x2, x3 = quad + np.uint64(q), tensor, group, stream
-        a, b = k0, k1
-        for _ in range(10):
-            # The upper halves of x1 and x3 hold garbage; only the lower halves reach a product or the result.
-            p0, p1 = (x0 & WORD) * M0, (x2 & WORD) * M1
-            x0, x1, x2, x3 = (p1 >> HALF) ^ x1 ^ a, p1, (p0 >> HALF) ^ x3 ^ b, p0
-            a, b = (a + W0) & WORD, (b + W1) & WORD
-        words[4 * q], words[4 * q + 1] = np.uint32(x0 & WORD), np.uint32(x1 & WORD)
-        words[4 * q + 2], words[4 * q + 3] = np.uint32(x2 & WORD), np.uint32(x3 & WORD)
+UNIT, ZERO, ONE, EIGHT = np.float32(2.0**-24), np.float32(0.0), np.float32(1.0), np.uint32(8)
 
 
 @compiled
@@ -80,6 +45,23 @@ def copy(target: Array, source: Array) -> None:
     """Set `target` to `source`."""
     for i in range(target.size):
         target[i] = source[i]
+
+
+@compiled
+def locate(layout: Layout, start: int) -> tuple[int, int]:
+    """Where the scale of an element is, and where the run of that scale ends (see `spread`)."""
+    outer, channels, inner, group = layout[0], layout[1], layout[2], layout[3]
+    row, j = start // inner, start % inner
+    flat, c = row // channels, row % channels
+    b, o = flat // outer, flat % outer
+    part, r = (o * inner + j) // group, (o * inner + j) % group
+    return (b * channels + c) * layout[4] + part * layout[5], start + min(inner - j, group - r)
+
+
+@compiled
+def long(layout: Layout) -> bool:
+    """Whether all runs of one scale are worth a loop of their own; they then begin with a multiple of eight."""
+    return bool(layout[2] % 8 == 0 and layout[3] % 8 == 0 and min(layout[2], layout[3]) >= RUN)
 
 
 @compiled
@@ -123,58 +105,39 @@ def spread(s: Array, z: Array, scale: Array, zero: Array, layout: Layout, start:
 
 
 @compiled
-def widen(values: Array, source: Patterns, half: bool) -> None:
-    """float32 values of the bit patterns (uint16) of bfloat16 or, if `half`, of float16."""
-    bits = values.view(np.uint32)
-    if half:
-        for i in range(source.size):
-            x = np.uint32(source[i])
-            infinite = EXPONENT if (x & INFINITE16) == INFINITE16 else NONE
-            bits[i] = ((x & SIGN16) << SIXTEEN) | ((x & MAGNITUDE16) << THIRTEEN) | infinite
-        for i in range(source.size):
-            values[i] *= REBIAS
-    else:
-        for i in range(source.size):
-            bits[i] = np.uint32(source[i]) << SIXTEEN
-
-
-@compiled
-def narrow(target: Patterns, values: Array) -> None:
-    """Write float32 values as bit patterns (uint16) of bfloat16: to the nearest, ties to even."""
-    bits = values.view(np.uint32)
-    for i in range(target.size):
-        x = bits[i]
-        nearest = (x + MAGNITUDE16 + ((x >> SIXTEEN) & ODD)) >> SIXTEEN
-        target[i] = NAN16 if (x & MAGNITUDE) > EXPONENT else nearest
-
-
-@compiled
-def cut(target: Patterns, values: Array) -> None:
-    """`narrow` for values that bfloat16 holds exactly, as it does codes of at most eight bits."""
-    bits = values.view(np.uint32)
-    for i in range(target.size):
-        target[i] = np.uint16(bits[i] >> SIXTEEN)
-
-
-@compiled
-def shrink(target: Whole, values: Array) -> None:
-    """Write whole numbers of at most eight bits."""
-    for i in range(target.size):
-        target[i] = np.int8(np.int32(values[i]))
+def whole(value: np.float32, word: np.uint32, mask: np.uint32, s: np.float32, z: np.float32, span: np.float32) -> Any:
+    """One weight on the whole numbers -z..span-z."""
+    x = value / s
+    x = -z if x < -z else x
+    x = span - z if x > span - z else x
+    low = np.floor(x)
+    up = ONE if np.float32(np.int32((word >> EIGHT) ^ mask)) * UNIT < x - low else ZERO
+    return low + up  # up, even if zero, turns -0.0 into 0.0
 
 
 @compiled
 def round_integer(
     out: Array, values: Array, words: Words, mask: np.uint32, s: Array, t: Array, z: Array, span: np.float32
 ) -> None:
-    """Rounded weights on the whole numbers -z..span-z, times `t`."""
+    """Rounded weights, times `t`."""
     for i in range(out.size):
-        x = values[i] / s[i]
-        x = -z[i] if x < -z[i] else x
-        x = span - z[i] if x > span - z[i] else x
-        low = np.floor(x)
-        up = ONE if np.float32(np.int32((words[i] >> EIGHT) ^ mask)) * UNIT < x - low else ZERO
-        out[i] = (low + up) * t[i]  # up, even if zero, turns -0.0 into 0.0
+        out[i] = whole(values[i], words[i], mask, s[i], z[i], span) * t[i]
+
+
+@compiled
+def round_run(
+    out: Array,
+    values: Array,
+    words: Words,
+    mask: np.uint32,
+    s: np.float32,
+    t: np.float32,
+    z: np.float32,
+    span: np.float32,
+) -> None:
+    """`round_integer` where all have one scale."""
+    for i in range(out.size):
+        out[i] = whole(values[i], words[i], mask, s, z, span) * t
 
 
 @compiled
@@ -222,20 +185,6 @@ def round_table(
 
 
 @compiled
-def scatter(target: Array | Patterns, values: Array | Patterns, order: Layout, start: int) -> None:
-    """Write the elements start.. of a tensor `[A, B, S]` into memory that holds it as `[A, S, B]`; order = B, S."""
-    channels, places, inner = order[0], order[1], order[0] * order[1]
-    base, channel, place = start // inner * inner, start % inner // places, start % places
-    for i in range(values.size):
-        target[base + place * channels + channel] = values[i]
-        place += 1
-        if place == places:
-            place, channel = 0, channel + 1
-            if channel == channels:
-                channel, base = 0, base + inner
-
-
-@compiled
 def round_range(memory: Any, grid: Any, address: Address, unit: bool, start: int, stop: int) -> None:
     """Round the elements start..stop-1; `start` is a multiple of four. `unit`: without the scale.
 
@@ -250,17 +199,23 @@ def round_range(memory: Any, grid: Any, address: Address, unit: bool, start: int
     wide, rounded, narrowed = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint16)
     low, high, ones = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.ones(BLOCK, np.float32)
     moved, straight = order.size > 0, order.size == 0 and target.size > 0
-    for a in range(start, stop, BLOCK):
-        b = min(a + BLOCK, stop)
-        if b > known:
+    runs, a, b = kind == INTEGER and long(layout), start, start
+    while b < stop:
+        a, b = b, min(b + BLOCK, stop)
+        if runs:
+            at, end = locate(layout, a)
+            b = min(b, end)
+        elif b > known:
             known = spread(s, z, scale, zero, layout, a, b - a)
-        fill_words(words, np.uint64(a // 4), address)
+        fill_words(words[: (b - a + 7) // 8 * 8], np.uint64(a // 4), address)
         times = ones if unit else s
         values = wide[: b - a] if source16.size > 0 else source[a:b]
         out = target[a:b] if straight else rounded[: b - a]
         if source16.size > 0:
             widen(values, source16[a:b], half)
-        if kind == INTEGER:
+        if runs:
+            round_run(out, values, words, mask, scale[at], ONE if unit else scale[at], zero[at], rule[0])
+        elif kind == INTEGER:
             round_integer(out, values, words, mask, s, times, z, rule[0])
         elif kind == MINIFLOAT:
             round_minifloat(out, values, words, mask, s, times, low, rule)

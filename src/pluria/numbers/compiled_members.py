@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pluria.numbers.compiled import ONE, ZERO, Array, Patterns, compiled, fill, widen
+from pluria.numbers.compiled import ONE, ZERO, fill
+from pluria.numbers.compiled_by import compiled
+from pluria.numbers.compiled_storage import Array, Patterns, widen
 
 PART = 2048
 """Elements of a part."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pluria.numbers.compiled import compiled
+from pluria.numbers.compiled_by import compiled
 
 PART = 4096
 """Elements that are looked at before they are counted."""

@@ -6,10 +6,7 @@ and dtypes, non-contiguous tensors, no Numba) takes the reference. The loops are
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from types import ModuleType
 
@@ -21,11 +18,10 @@ from torch import Tensor
 from pluria.numbers.format import Integer, Minifloat, NormalFloat
 from pluria.numbers.grid import Grid
 from pluria.numbers.key import ELEMENTS, ROUNDING
+from pluria.numbers.threads import share
 
 READS = (torch.float32, torch.bfloat16, torch.float16)
 WRITES = (torch.float32, torch.bfloat16)
-SHARE = 2**18
-"""Fewest elements worth a thread of their own."""
 
 
 def available(device: torch.device | None) -> bool:
@@ -89,7 +85,7 @@ def words(key: tuple[int, int], tensor_id: int, group: int, stream: int, start: 
     if loops is None:
         raise ValueError("no words without Numba; ask `available` first")
     first = start // 4
-    filled = np.empty(4 * (-(-stop // 4) - first), np.uint32)
+    filled = np.empty(-(-(stop - 4 * first) // 8) * 8, np.uint32)
     loops.fill_words(filled, np.uint64(first), np.array([*key, tensor_id, group, stream], np.uint64))
     return torch.from_numpy(filled[start - 4 * first :][: stop - start].astype(np.int64))
 
@@ -161,32 +157,3 @@ def _rule(grid: Grid, loops: ModuleType) -> tuple[NDArray[np.float32], NDArray[n
         return scale, np.zeros_like(scale), loops.MINIFLOAT, np.array(numbers, np.float32)
     levels = form.decode(torch.arange(loops.LEVELS, device="cpu"), None)
     return scale, np.zeros_like(scale), loops.TABLE, levels.numpy()
-
-
-def share(work: Callable[[int, int], None], count: int, block: int) -> None:
-    """Run work(start, stop) over 0..count in whole blocks, four pieces per thread so that a busy core does less.
-
-    The calling thread works too: torch's own threads keep cores busy for a while after their work, and one that only
-    waited would leave its core to them.
-    """
-    threads = min(torch.get_num_threads(), -(-count // SHARE))
-    if threads <= 1:
-        work(0, count)
-        return
-    piece = -(-max(SHARE, -(-count // (4 * threads))) // block) * block
-    starts = iter(range(0, count, piece))
-
-    def some() -> None:
-        for start in starts:  # each piece goes to the thread that asks first
-            work(start, min(start + piece, count))
-
-    others = [_pool(os.getpid()).submit(some) for _ in range(threads - 1)]
-    some()
-    for other in others:
-        other.result()
-
-
-@lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads that wait for work, since starting one takes as long as rounding a layer; a fork gets its own."""
-    return ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="pluria-rounding")

@@ -25,6 +25,8 @@ from pluria.core.ensemble import Ensemble
 from pluria.core.family import Shared
 from pluria.core.model import tensors, working_copy
 from pluria.core.params import memory
+from pluria.core.rounded import Rounded
+from pluria.numbers.threads import together
 from pluria.predict.fold import NORMS, graph_of
 from pluria.predict.linear import in_tiles
 from pluria.predict.pieces import in_pieces
@@ -100,10 +102,15 @@ def _plain(twin: nn.Module, ensemble: Ensemble, own: Mapping[str, Tensor]) -> li
         for name in fixed:
             ensemble.families[name].write(ensemble.members[0], own[name])
     varying = [(ensemble.families[name], own[name]) for name in distinct.values() if name not in fixed]
+    rounded = [pair for pair in varying if isinstance(pair[0], Rounded)]
+    others = [pair for pair in varying if not isinstance(pair[0], Rounded)]
 
     def write(member: int) -> None:
         with torch.no_grad():
-            for family, value in varying:
+            with together():
+                for family, value in rounded:
+                    family.write(member, value)
+            for family, value in others:
                 family.write(member, value)
 
     return [write]

@@ -23,6 +23,7 @@ from pluria.core.model import ties
 from pluria.core.rounded import Rounded
 from pluria.numbers.format import Integer, Minifloat
 from pluria.numbers.grid import Grid
+from pluria.numbers.threads import together
 
 FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 """Torch's own layers that read their parts' weights without calling them."""
@@ -62,6 +63,9 @@ class Scaled(nn.Module):
 Writer = Callable[[int], None]
 """Writes what a member has of its own."""
 
+Channels = Callable[[int, Grid], None]
+"""Writes what a member has for each channel, its grid given."""
+
 
 Layers = Callable[[nn.Module, Family], Scaled]
 
@@ -69,24 +73,33 @@ Layers = Callable[[nn.Module, Family], Scaled]
 def scaled(
     twin: nn.Module, ensemble: Ensemble, norms: dict[str, str], *, layers: Layers | None = None
 ) -> tuple[list[Writer], set[str]]:
-    """Put `Scaled` layers into `twin`, one for each layer whose members have codes: their writers, and names served.
+    """Put `Scaled` layers into `twin`, one for each layer whose members have codes: what writes them, and names served.
 
     `layers` makes another layer where it wants to.
     `norms` maps a layer to the batch norm to be folded into it. That norm becomes an identity.
     """
-    writers, served = [], set()
+    found: list[tuple[Family, Tensor, Channels]] = []
+    served = set()
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
     for name, layer in [(n, layer) for n, layer in alone(twin, kinds) if has_codes(ensemble.families[f"{n}.weight"])]:
         norm = norms.get(name)
         behind = None if norm is None else twin.get_submodule(norm)
         made = Scaled(layer) if layers is None else layers(layer, ensemble.families[f"{name}.weight"])
-        writers.append(_writer(made, ensemble, name, norm, getattr(behind, "eps", 0.0)))
+        channels = _channels(made, ensemble, name, norm, getattr(behind, "eps", 0.0))
+        found.append((ensemble.families[f"{name}.weight"], made.layer.weight, channels))
         served |= {full for full in (f"{name}.weight", f"{name}.bias") if full in ensemble.families}
         put(twin, name, made)
         if norm is not None:
             served |= {full for full in ensemble.families if full.rpartition(".")[0] == norm}
             put(twin, norm, nn.Identity())
-    return writers, served
+
+    def write(member: int) -> None:
+        with together():
+            grids = [_codes(family, member, weight) for family, weight, _ in found]
+        for (_, _, channels), grid in zip(found, grids, strict=True):
+            channels(member, grid)
+
+    return [write], served
 
 
 def alone(twin: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, Any]]:
@@ -122,17 +135,16 @@ def _codes(family: Family, member: int, out: Tensor) -> Grid:
     return family.write_codes(member, out)
 
 
-def _writer(made: Scaled, ensemble: Ensemble, name: str, norm: str | None, eps: float) -> Writer:
+def _channels(made: Scaled, ensemble: Ensemble, name: str, norm: str | None, eps: float) -> Channels:
     families = ensemble.families
-    weight, bias = families[f"{name}.weight"], families.get(f"{name}.bias")
+    bias = families.get(f"{name}.bias")
     behind = [] if norm is None else [n for n in families if n.rpartition(".")[0] == norm]
     around = {n.rpartition(".")[2]: families[n] for n in behind}
     small = [family for family in (bias, *around.values()) if family is not None]
     fixed = all(isinstance(family, Shared) for family in small)
     known: list[Grid] = []
 
-    def write(member: int) -> None:
-        grid = _codes(weight, member, made.layer.weight)
+    def write(member: int, grid: Grid) -> None:
         if fixed and known and known[0] is grid:
             return
         known[:] = [grid]

@@ -1,0 +1,73 @@
+"""Between float32 and what memory holds: 16-bit patterns, int8, channels last. Loops compiled by Numba."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pluria.numbers.compiled_by import compiled
+
+Array = NDArray[np.float32]
+Patterns = NDArray[np.uint16]
+Whole = NDArray[np.int8]
+Layout = NDArray[np.int64]
+
+REBIAS = np.float32(2.0**112)
+SIXTEEN, THIRTEEN, ODD, NONE = np.uint32(16), np.uint32(13), np.uint32(1), np.uint32(0)
+SIGN16, MAGNITUDE16, INFINITE16 = np.uint32(0x8000), np.uint32(0x7FFF), np.uint32(0x7C00)
+MAGNITUDE, EXPONENT, NAN16 = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), np.uint32(0x7FC0)
+
+
+@compiled
+def widen(values: Array, source: Patterns, half: bool) -> None:
+    """float32 values of the bit patterns (uint16) of bfloat16 or, if `half`, of float16."""
+    bits = values.view(np.uint32)
+    if half:
+        for i in range(source.size):
+            x = np.uint32(source[i])
+            infinite = EXPONENT if (x & INFINITE16) == INFINITE16 else NONE
+            bits[i] = ((x & SIGN16) << SIXTEEN) | ((x & MAGNITUDE16) << THIRTEEN) | infinite
+        for i in range(source.size):
+            values[i] *= REBIAS
+    else:
+        for i in range(source.size):
+            bits[i] = np.uint32(source[i]) << SIXTEEN
+
+
+@compiled
+def narrow(target: Patterns, values: Array) -> None:
+    """Write float32 values as bit patterns (uint16) of bfloat16: to the nearest, ties to even."""
+    bits = values.view(np.uint32)
+    for i in range(target.size):
+        x = bits[i]
+        nearest = (x + MAGNITUDE16 + ((x >> SIXTEEN) & ODD)) >> SIXTEEN
+        target[i] = NAN16 if (x & MAGNITUDE) > EXPONENT else nearest
+
+
+@compiled
+def cut(target: Patterns, values: Array) -> None:
+    """`narrow` for values that bfloat16 holds exactly, as it does codes of at most eight bits."""
+    bits = values.view(np.uint32)
+    for i in range(target.size):
+        target[i] = np.uint16(bits[i] >> SIXTEEN)
+
+
+@compiled
+def shrink(target: Whole, values: Array) -> None:
+    """Write whole numbers of at most eight bits."""
+    for i in range(target.size):
+        target[i] = np.int8(np.int32(values[i]))
+
+
+@compiled
+def scatter(target: Array | Patterns, values: Array | Patterns, order: Layout, start: int) -> None:
+    """Write the elements start.. of a tensor `[A, B, S]` into memory that holds it as `[A, S, B]`; order = B, S."""
+    channels, places, inner = order[0], order[1], order[0] * order[1]
+    base, channel, place = start // inner * inner, start % inner // places, start % places
+    for i in range(values.size):
+        target[base + place * channels + channel] = values[i]
+        place += 1
+        if place == places:
+            place, channel = 0, channel + 1
+            if channel == channels:
+                channel, base = 0, base + inner

@@ -31,8 +31,10 @@ study: $(VENV)/.dev
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-# UNCERTAINTY names a Python that has torch-uncertainty, to stand beside ours. Compiling needs a C++ compiler.
+# UNCERTAINTY names a Python that has torch-uncertainty, MERGEKIT an executable mergekit-pytorch, to stand beside ours.
+# Compiling needs a C++ compiler.
 UNCERTAINTY ?=
+MERGEKIT ?=
 BESIDE := $(if $(UNCERTAINTY),--uncertainty $(UNCERTAINTY))
 
 bench: $(VENV)/.dev
@@ -51,7 +53,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.cascade
-	$(BIN)/python -m benchmarks.merge
+	$(BIN)/python -m benchmarks.merge $(if $(MERGEKIT),--mergekit $(MERGEKIT)) --out benchmarks/results/merge.json
 	$(BIN)/python -m benchmarks.table
 
 # torch comes first and pinned: a CPU build, from the configured index, else from PyTorch's own. Other systems than

@@ -53,7 +53,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.cascade
-	$(BIN)/python -m benchmarks.merge $(if $(MERGEKIT),--mergekit $(MERGEKIT)) --out benchmarks/results/merge.json
+	$(BIN)/python -m benchmarks.merge $(if $(MERGEKIT),--mergekit $(MERGEKIT))
 	$(BIN)/python -m benchmarks.table
 
 # torch comes first and pinned: a CPU build, from the configured index, else from PyTorch's own. Other systems than

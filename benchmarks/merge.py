@@ -1,6 +1,6 @@
 """Merging three bfloat16 checkpoints from disk: Pluria, mergekit, and a bare copy of as many bytes, side by side.
 
-    python -m benchmarks.merge --mergekit /path/to/mergekit-pytorch [--repeats 3] [--folder DIR] [--out results.json]
+    python -m benchmarks.merge --mergekit /path/to/mergekit-pytorch [--repeats 3] [--folder DIR] [--out merge]
 
 mergekit lives in an environment of its own, for instance
 
@@ -20,7 +20,6 @@ what a merge needs and ends, and one that also takes the sha256 of three models,
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import statistics
@@ -40,10 +39,14 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import machine
+from benchmarks import sides
 from benchmarks.merge_check import Check, check
+from benchmarks.sides import Ratio, ratio
 
 MEMBERS, DENSITY, NOISE = 3, 0.5, 0.0012
+CPU, WALL, MEMORY = {"linear": 1 / 3, "ties": 1 / 8}, 1.5, 1 / 3
+"""What was aimed at."""
+
 HIDDEN, INNER, LAYERS, WORDS = 1536, 4096, 16, 32000
 
 PLURIA = [sys.executable, "-c", "from pluria.cli import main; main()", "merge"]
@@ -233,21 +236,33 @@ def clear(out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True) if out.is_dir() else out.unlink(missing_ok=True)
 
 
-def ratios(rows: list[Row], fixed: list[Row]) -> dict[str, float]:
-    """What the rows say, as ratios: with the whole processes, and beyond what they import (and hash)."""
-    by = {(row.way, row.files): row for row in rows}
-    pairs = zip(by["pluria", "cold"].runs, by["copy", "cold"].runs, strict=True)
-    found = {"cold: wall, of a copy": statistics.median(ours.wall / copy.wall for ours, copy in pairs)}
+def ratios(method: str, rows: list[Row], fixed: list[Row]) -> list[Ratio]:
+    """Pluria over the others, run by run; CPU also beyond what each needs for importing alone."""
+    by = {(row.way, row.files): row.runs for row in rows}
+    ours, copies = by["pluria", "cold"], by["copy", "cold"]
+    found = [ratio(f"{method}: wall, cold files / of a copy", walls(ours), walls(copies), bar=WALL)]
     if ("mergekit", "cached") in by:
-        ours, theirs, base = by["pluria", "cached"], by["mergekit", "cached"], {row.way: row.cpu for row in fixed}
-        beyond = theirs.cpu - base["imports, mergekit"]
-        found |= {
-            "cached: CPU, times less": theirs.cpu / ours.cpu,
-            "cached: CPU beyond imports, times less": beyond / (ours.cpu - base["imports, pluria"]),
-            "cached: wall, times less": theirs.wall / ours.wall,
-            "memory, of mergekit's": ours.memory / theirs.memory,
-        }
+        ours, theirs = by["pluria", "cached"], by["mergekit", "cached"]
+        base = {row.way: row.cpu for row in fixed}
+        beyond = (
+            [run.cpu - base["imports, pluria"] for run in ours],
+            [run.cpu - base["imports, mergekit"] for run in theirs],
+        )
+        found += [
+            ratio(
+                f"{method}: CPU / mergekit's", [run.cpu for run in ours], [run.cpu for run in theirs], bar=CPU[method]
+            ),
+            ratio(f"{method}: CPU beyond imports / mergekit's", *beyond),
+            ratio(f"{method}: wall, cached files / mergekit's", walls(ours), walls(theirs)),
+            ratio(
+                f"{method}: memory / mergekit's", *([run.memory for run in runs] for runs in (ours, theirs)), bar=MEMORY
+            ),
+        ]
     return found
+
+
+def walls(runs: list[Run]) -> list[float]:
+    return [run.wall for run in runs]
 
 
 def table(rows: list[Row]) -> Table:
@@ -266,26 +281,25 @@ def main(
     threads: int = os.cpu_count() or 1,
     folder: Annotated[Path | None, typer.Option(help="Where 7 GB are free; a temporary folder by default.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Use what is in the folder, and leave it there.")] = False,
-    out: Annotated[Path | None, typer.Option(help="A JSON file for the figures.")] = None,
+    out: Annotated[str, typer.Option(help="Name of the result.")] = "merge",
 ) -> None:
     """Merge three checkpoints in every way, and print what each took."""
-    console, results = Console(width=100), {}
+    console, results, found = Console(width=100), {}, []
+    load = " ".join(f"{one:.1f}" for one in os.getloadavg())  # what else the machine had to do
     with nullcontext(folder) if keep and folder else tempfile.TemporaryDirectory(dir=folder) as place:
         files = make(Path(place))
         always = fixed(files, mergekit, repeats)
         console.print(table(always))
         for one in method:
-            rows, found = measure(one, files, mergekit, repeats, threads)
-            results[one] = {"rows": list(map(asdict, rows)), "ratios": ratios(rows, always), "check": asdict(found)}
-            console.print(table(rows), results[one]["ratios"], asdict(found))
-    if out is not None:
-        held = {
-            "machine": machine() | {"threads": threads, "load_average": f"{os.getloadavg()[0]:.1f}"},
-            "parameters": sum(map(count, shapes().values())),
-            "fixed": list(map(asdict, always)),
-            **results,
-        }
-        out.write_text(json.dumps(held, indent=1) + "\n")
+            rows, right = measure(one, files, mergekit, repeats, threads)
+            found += ratios(one, rows, always)
+            results[one] = {"merges": list(map(asdict, rows)), "check": asdict(right)}
+            console.print(table(rows), asdict(right))
+    parameters = sum(map(count, shapes().values()))
+    sides.keep(
+        out, found, merge_threads=threads, load_average=load, parameters=parameters,
+        fixed=list(map(asdict, always)), methods=results,
+    )  # fmt: skip
 
 
 def count(shape: tuple[int, ...]) -> int:

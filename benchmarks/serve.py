@@ -1,6 +1,6 @@
 """The service under load: many connections at once, each asking for one digit after the other.
 
-    python -m benchmarks.serve [--connections 1000] [--seconds 30] [--members 8] [--queue 1024 --queue 100] [--out FILE]
+    python -m benchmarks.serve [--connections 1000] [--seconds 30] [--members 8] [--queue 1024] [--out serve]
 
 A small network is trained on the digits; `pluria serve` runs its low-precision members in a process of its own, and
 this process is the client. Every connection sends one digit, waits for the answer, and sends the next. A refusal (503)
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import os
 import re
 import resource
@@ -33,13 +32,12 @@ from rich.console import Console
 from rich.table import Table
 
 import pluria
-from benchmarks.machine import machine
+from benchmarks.sides import Ratio, keep
 from pluria.predict import predict
 from pluria.zoo import network, read
 from pluria.zoo.fit import fit
 
 PROGRAM = [sys.executable, "-c", "from pluria.cli import main; main()"]
-RESULT = Path(__file__).parent / "results" / "serve.json"
 PERCENTS = (50, 90, 95, 99, 100)
 LENGTH, CHOICE, WAIT = (re.compile(p) for p in (rb"content-length: (\d+)", rb'"class":(\d+)', rb"retry-after: (\d+)"))
 PATIENCE = 120
@@ -165,6 +163,13 @@ def allow(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, connections + 200), hard))
 
 
+def told(load: Load) -> Ratio:
+    """The share of requests that were answered; the others were refused."""
+    share = load.answered / load.sent if load.sent else 0.0
+    what = f"{load.connections} connections, queue of {load.queue}: answered / sent"
+    return Ratio(f"{what}, at {load.answers_per_second:.0f} answers a second", share, share, share)
+
+
 def table(loads: list[Load]) -> Table:
     """A row for each load."""
     counts = ("connections", "queue", "sent", "answered", "right", "refused", "errors")
@@ -183,7 +188,7 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of each load.")] = 30.0,
     members: Annotated[int, typer.Option(help="INT-4 members.")] = 8,
     queue: Annotated[list[int], typer.Option(help="Requests that may wait; a load for each.")] = [1024, 100],  # noqa: B006
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULT,
+    out: Annotated[str, typer.Option(help="Name of the result.")] = "serve",
 ) -> None:
     """Measure the service under load on this machine."""
     allow(connections)
@@ -192,12 +197,11 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         file, requests, choices = prepared(Path(folder), members)
         codes = [measured(file, requests, choices, load) for load in loads]
-    about = {**machine(), "load_average": " ".join(f"{one:.1f}" for one in before)}
-    result = {"machine": about, "network": "small_cnn, digits", "members": members, "format": "int4"}
-    result |= {"exit_codes": codes, "loads": [asdict(load) for load in loads]}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    typer.echo("  ".join(f"{name} {value}" for name, value in about.items()))
+    about = {"network": "small_cnn, digits", "members": members, "format": "int4", "exit_codes": codes}
+    load_average = " ".join(f"{one:.1f}" for one in before)
+    keep(
+        out, [told(load) for load in loads], load_average=load_average, **about, loads=[asdict(load) for load in loads]
+    )
     typer.echo(
         f"{members} INT-4 members of a small network of the digits; {seconds:g} seconds a load; seconds by percent"
     )

@@ -13,9 +13,11 @@ from benchmarks import (
     generate,
     growth,
     memory,
+    merge,
     prediction,
     profile,
     rounding,
+    serve,
     sides,
     table,
     uncertainty,
@@ -140,6 +142,31 @@ def test_sizes_of_files() -> None:
     rows = files.measure("small", nn.Linear(64, 64), 3)
     assert {row.members for row in rows} >= {3}
     assert all(row.bytes > 0 and row.checkpoints > 0 for row in rows)
+
+
+def test_merges() -> None:
+    def row(way: str, state: str, *seconds: float) -> merge.Row:
+        return merge.summary("ties", way, state, [merge.Run(s, 1.0, 2 * s, 10 * s) for s in seconds])
+
+    fixed = [row("imports, pluria", "cached", 1.0), row("imports, mergekit", "cached", 2.0)]
+    rows = [row("copy", "cold", 1.0, 4.0), row("pluria", "cold", 3.0, 4.0)]
+    assert [one.ratio for one in merge.ratios("ties", rows, fixed)] == [2.0]
+    rows += [row("pluria", "cached", 3.0, 3.0), row("mergekit", "cached", 7.0, 7.0)]
+    found = {one.what.partition(": ")[2]: (one.ratio, one.bar) for one in merge.ratios("ties", rows, fixed)}
+    assert found == {
+        "wall, cold files / of a copy": (2.0, 1.5),
+        "CPU / mergekit's": (0.5, 1 / 8),
+        "CPU beyond imports / mergekit's": (0.4, None),
+        "wall, cached files / mergekit's": (3 / 7, None),
+        "memory / mergekit's": (3 / 7, 1 / 3),
+    }
+
+
+def test_served() -> None:
+    load = serve.Load(1000, 100, 30.0, sent=8, answered=6, answers_per_second=12.3)
+    assert serve.told(load) == Ratio(
+        "1000 connections, queue of 100: answered / sent, at 12 answers a second", 0.75, 0.75, 0.75
+    )
 
 
 def test_text() -> None:

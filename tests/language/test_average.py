@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def growth(what: str) -> int:
-    """Bytes by which a process of its own grows, where memory of more than 64 KB is given back as soon as it is free."""
+    """Bytes by which a process of its own grows, which gives memory back as soon as it is free."""
     script, env = Path(__file__).with_name("growth.py"), {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run([sys.executable, str(script), what], capture_output=True, text=True, check=True, env=env)
     return int(done.stdout)

@@ -22,6 +22,8 @@ from pluria.numbers.threads import share
 
 READS = (torch.float32, torch.bfloat16, torch.float16)
 WRITES = (torch.float32, torch.bfloat16)
+NO_32, NO_16, NO_8 = np.empty(0, np.float32), np.empty(0, np.uint16), np.empty(0, np.int8)
+IN_ORDER = np.empty(0, np.int64)
 
 
 def available(device: torch.device | None) -> bool:
@@ -119,17 +121,17 @@ def _channels_last(tensor: Tensor) -> bool:
 def _arrays(tensor: Tensor) -> tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int8]]:
     """The tensor's memory as float32, as 16-bit patterns or as int8; the others of the three are empty."""
     tensor = tensor.detach() if tensor.is_contiguous() else tensor.detach().permute(0, 2, 3, 1)
-    flat, none = tensor.view(-1), (np.empty(0, np.float32), np.empty(0, np.uint16), np.empty(0, np.int8))
+    flat = tensor.view(-1)
     if flat.dtype == torch.float32:
-        return flat.numpy(), none[1], none[2]
+        return flat.numpy(), NO_16, NO_8
     if flat.dtype == torch.int8:
-        return none[0], none[1], flat.numpy()
-    return none[0], flat.view(torch.int16).numpy().view(np.uint16), none[2]
+        return NO_32, NO_16, flat.numpy()
+    return NO_32, flat.view(torch.int16).numpy().view(np.uint16), NO_8
 
 
 def _order(out: Tensor) -> NDArray[np.int64]:
     """Channels and places of a tensor whose channels lie last in memory, nothing for a contiguous one."""
-    return np.array([] if out.is_contiguous() else [out.shape[1], out[0, 0].numel()], np.int64)
+    return IN_ORDER if out.is_contiguous() else np.array([out.shape[1], out[0, 0].numel()], np.int64)
 
 
 def _layout(grid: Grid) -> NDArray[np.int64]:

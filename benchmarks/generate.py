@@ -1,6 +1,6 @@
-"""Text by an ensemble against one plain `generate` of transformers, side by side: members in a loop, and side by side.
+"""Text by an ensemble against one plain `generate` of transformers: members in a loop, side by side, as rows.
 
-    python -m benchmarks.generate [--tokens 16] [--rounds 3] [--batch 1 --batch 4] [--members 1 --members 8]
+    python -m benchmarks.generate [--size small] [--tokens 16] [--rounds 3] [--batch 1] [--members 1 --members 8]
 
 The network is a Llama of random numbers, float32, greedy, and no token ends a text, so all ways write equally many
 tokens. In each round every way has one turn, plain `generate` first; a ratio is that of two turns of one round.
@@ -10,14 +10,12 @@ is in it: the working copy, the members that are held.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -27,11 +25,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import pluria
-from benchmarks.machine import machine
+from benchmarks import sides
 from benchmarks.sides import Ratio
 from pluria.language import generate_batch
 
-RESULT = Path(__file__).parent / "results" / "generate.json"
 PROMPT = 16
 """Tokens of a prompt."""
 
@@ -51,15 +48,20 @@ class Row:
     highest: float
 
 
-def network() -> nn.Module:
-    """A Llama of ten million random numbers."""
+SIZES: dict[str, dict[str, int]] = {
+    "small": {"hidden_size": 384, "intermediate_size": 1032, "num_hidden_layers": 4, "vocab_size": 8192},
+    "large": {"hidden_size": 768, "intermediate_size": 2064, "num_hidden_layers": 12, "vocab_size": 32000},
+}
+
+
+def network(size: str = "small") -> nn.Module:
+    """A Llama of ten or of a hundred million random numbers."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=384, intermediate_size=1032, num_hidden_layers=4, num_attention_heads=6, vocab_size=8192,
-        tie_word_embeddings=True, max_position_embeddings=1024, bos_token_id=0, eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
+    ends: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": None, "pad_token_id": 0, "tie_word_embeddings": True}
+    heads = SIZES[size]["hidden_size"] // 64
+    config = LlamaConfig(num_attention_heads=heads, max_position_embeddings=1024, **SIZES[size], **ends)
     model: nn.Module = LlamaForCausalLM(config)
     return model.eval()
 
@@ -72,7 +74,7 @@ def ways(model: Any, prompts: Tensor, counts: list[int], tokens: int) -> dict[tu
     }
     for count in counts:
         ensemble = pluria.low_precision(model, format="int4", members=count)
-        for backend in ("loop", "side_by_side"):
+        for backend in ("loop", "side_by_side", "rows"):
             found[backend, count] = partial(
                 generate_batch, model, ensemble, list(prompts), max_new_tokens=tokens, backend=backend, stop=()
             )
@@ -99,8 +101,8 @@ def _row(way: str, members: int, batch: int, taken: list[float], plain: list[flo
     return Row(way, members, batch, *(round(figure, 3) for figure in figures))
 
 
-def _ratio_of(row: Row) -> Ratio:
-    what = f"Llama, {row.batch} prompts: {row.members} INT-4 members, {row.way} ÷ plain generate, processor time"
+def _ratio_of(row: Row, size: str) -> Ratio:
+    what = f"{size} Llama, {row.batch} prompts: {row.members} INT-4 members, {row.way} ÷ plain generate, processor time"
     return Ratio(what, row.ratio, row.lowest, row.highest)
 
 
@@ -117,20 +119,18 @@ def main(
     rounds: Annotated[int, typer.Option(help="Turns of every way.")] = 3,
     batch: Annotated[list[int], typer.Option(help="Prompts at once.")] = [1, 4],  # noqa: B006
     members: Annotated[list[int], typer.Option(help="Numbers of members.")] = [1, 4, 8],  # noqa: B006
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULT,
+    size: Annotated[str, typer.Option(help="small or large: of ten or of a hundred million numbers.")] = "small",
+    out: Annotated[str, typer.Option(help="Name of the result.")] = "generate",
 ) -> None:
     """Measure text generation on this machine."""
     torch.set_num_threads(1)
     load = " ".join(f"{one:.1f}" for one in os.getloadavg())  # what else the machine had to do
-    model, about = network(), {**machine(), "load_average": load}
-    rows = [row for size in batch for row in measure(model, size, members, tokens, rounds)]
+    model = network(size)
     count = sum(value.numel() for value in model.parameters())
-    result = {"machine": about, "parameters": count, "format": "int4", "prompt": PROMPT, "tokens": tokens}
-    result |= {"ratios": [asdict(_ratio_of(row)) for row in rows if row.way != "plain"]}
-    result |= {"rounds": rounds, "rows": [asdict(row) for row in rows]}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    typer.echo("  ".join(f"{name} {value}" for name, value in about.items()))
+    rows = [row for number in batch for row in measure(model, number, members, tokens, rounds)]
+    found = [_ratio_of(row, size) for row in rows if row.way != "plain"]
+    about = {"parameters": count, "format": "int4", "prompt": PROMPT, "tokens": tokens, "rounds": rounds}
+    sides.keep(out, found, load_average=load, **about, ways=[asdict(row) for row in rows])
     typer.echo(f"Llama of {count:,} random numbers, INT-4 members, {tokens} tokens behind {PROMPT}; {rounds} rounds")
     Console(width=120).print(table(rows))
 

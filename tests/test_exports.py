@@ -26,7 +26,12 @@ PACKAGES = (
     "wrap",
     "zoo",
 )
-CODE = ("pluria.numbers.compiled", "pluria.numbers.tiled", "pluria.predict.kernels.tiled")
+CODE = (
+    "pluria.numbers.compiled",
+    "pluria.numbers.tiled",
+    "pluria.predict.kernels.compiled",
+    "pluria.predict.kernels.tiled",
+)
 """What needs Numba or Triton, and is reached through other modules."""
 MODULES = sorted(
     info.name for info in pkgutil.walk_packages(pluria.__path__, "pluria.") if not info.name.startswith(CODE)

@@ -161,7 +161,7 @@ def test_memory_says_how_many_members_fit() -> None:
 
 def test_side_by_side_is_taken_where_half_of_what_is_free_holds_it() -> None:
     model = tiny("llama")
-    members = pluria.low_precision(model, members=8)
+    members = pluria.low_precision(model, format="nf4", members=8)  # whose members are no rows of a batch
     how: dict[str, Any] = {"tokenizer": None, "max_new_tokens": 2, "pool": "probability", "device": None, "dtype": None}
     beside, loop = (
         checked(model, members, [PROMPT], backend=kind, available=10**9, **how)

@@ -20,11 +20,16 @@ from pluria.core.model import tensors
 from pluria.core.params import check_fit
 from pluria.language.average import RULES
 from pluria.language.memory import free_bytes, refuse_members
-from pluria.language.steps import Backend, decoder_start, member_bytes
+from pluria.language.rows import unserved
+from pluria.language.steps import Backend, decoder_start, member_bytes, moving
 from pluria.language.tokens import check_vocabulary, context_of, tokens_of
+from pluria.predict.kernels.product import fast
 
-Asked = Literal["auto", "loop", "side_by_side"]
-BACKENDS = ("auto", "loop", "side_by_side")
+Asked = Literal["auto", "loop", "side_by_side", "rows"]
+BACKENDS = ("auto", "loop", "side_by_side", "rows")
+FEWEST = 3
+"""Members from which on rows are faster than networks side by side."""
+
 Prompt = str | Tensor | Sequence[int]
 
 
@@ -62,13 +67,22 @@ def checked(
     free = free_bytes(where) if available is None else available
     sizes: dict[str, Any] = {"read": max(map(len, tokens)), "new": max_new_tokens, "batch": len(tokens)}
     sizes["width"] = torch.empty(0, dtype=dtype or _dtype(model)).element_size()
-    took: Backend = "loop" if backend == "loop" else "side_by_side"
-    each = member_bytes(model, ensemble, backend=took, **sizes)
-    if backend == "auto" and (free is None or 2 * len(ensemble) * each > free):  # half is left to others
-        took, each = "loop", member_bytes(model, ensemble, backend="loop", **sizes)
-    hint = "backend='loop', which holds one" if took == "side_by_side" else "shorter or fewer texts at a time"
+    ways = _ways(model, ensemble, backend, where)
+    for took in ways:
+        each = member_bytes(model, ensemble, backend=took, **sizes)
+        if took == ways[-1] or (free is not None and 2 * len(ensemble) * each <= free):  # half is left to others
+            break
+    hint = "shorter or fewer texts at a time" if took == "loop" else "backend='loop', which holds one"
     refuse_members(len(ensemble), each, free, instead=hint)
     return Ready(tokens, took, each, free)
+
+
+def _ways(model: nn.Module, ensemble: Ensemble, asked: Asked, device: torch.device) -> list[Backend]:
+    """What is to be tried, the fastest first; the last is taken whatever it needs."""
+    if asked != "auto":
+        return [asked]
+    rows = len(ensemble) >= FEWEST and fast(device) and unserved(model, moving(model, ensemble)) is None
+    return ["rows", "side_by_side", "loop"] if rows else ["side_by_side", "loop"]
 
 
 def _check(pool: str, backend: str, most: int) -> None:

@@ -4,6 +4,7 @@
 
 loop           one working copy; each member is written into it before its step. A member costs its cache
 side_by_side   what differs between members is held K times, and nothing is written while tokens come
+rows           members are rows of one batch with one cache, and their weights are read once for eight (`rows.py`)
 
 Behind an encoder the first tokens are the text it reads, and the decoder starts from its own first token; each member
 keeps what its encoder said.
@@ -25,10 +26,12 @@ from pluria.core.ensemble import Ensemble
 from pluria.core.family import Family, Shared
 from pluria.core.model import tensors
 from pluria.language.memory import cache_numbers
+from pluria.language.rows import in_rows
 from pluria.predict.batches import logits
+from pluria.predict.kernels.operands import BYTE
 from pluria.store.pretrained import hugging_face
 
-Backend = Literal["loop", "side_by_side"]
+Backend = Literal["loop", "side_by_side", "rows"]
 WORD = 16
 """Bytes of a word while a token is chosen: its logit and its log-probability, in float64."""
 
@@ -48,8 +51,8 @@ class Steps:
     def __init__(self, twin: nn.Module, ensemble: Ensemble, backend: Backend) -> None:
         ensemble.write(ensemble.members[0], tensors(twin))  # what members share is in its place from here on
         self.twin, self.device, self.start, self.length = twin, place(twin), decoder_start(twin), 0
-        runs = (_written if backend == "loop" else _held)(twin, ensemble)
-        self.members = [_Member(run, _cache(twin)) for run in runs]
+        self.count, self.copies = len(ensemble), len(ensemble) if backend == "rows" else 1
+        self.members = [_Member(run, _cache(twin)) for run in RUNS[backend](twin, ensemble)]
         self.takes = inspect.signature(twin.forward).parameters
         self.mask = torch.empty(0)
 
@@ -58,15 +61,16 @@ class Steps:
 
         mask   of the first tokens, int64: 0 where a text is padded. Later ones are read by all
         """
-        tokens = tokens.to(self.device)
-        mask = torch.ones_like(tokens) if mask is None else mask.to(self.device)
+        tokens = tokens.to(self.device).repeat(self.copies, 1)
+        mask = torch.ones_like(tokens) if mask is None else mask.to(self.device).repeat(self.copies, 1)
         named = self._alone(tokens, mask) if self.start is None else self._behind(tokens, mask)
         with torch.no_grad():
             rows = [self._said(member, named) for member in self.members]
         if self.members[0].cache.get_seq_length() != self.length:
             name = type(self.twin).__name__
             raise ValueError(f"{name} does not keep the tokens it has read in the cache it is given")
-        return torch.stack(rows)
+        together = torch.cat(rows)
+        return together.view(self.count, -1, together.shape[-1])
 
     def _said(self, member: _Member, named: dict[str, Any]) -> Tensor:
         output = member.run(past_key_values=member.cache, **named, **member.read)
@@ -121,9 +125,11 @@ def member_bytes(
     config = (settings if both else settings.get_text_config(decoder=True)).to_dict()
     cache = cache_numbers(config, new if both else read + new, read=read)
     held = 0
-    if backend == "side_by_side":
-        held = sum(family.shape.numel() for family in _moving(tensors(model), ensemble).values())
-    return (cache * batch + held) * width + (config.get("vocab_size") or 0) * batch * WORD
+    if backend != "loop":
+        held = sum(family.shape.numel() for family in _moving(tensors(model), ensemble).values()) * width
+    if backend == "rows":  # a byte of floor codes for all, and one of bits for eight
+        held = -(-held * (1 + -(-len(ensemble) // BYTE)) // (width * len(ensemble)))
+    return cache * batch * width + held + (config.get("vocab_size") or 0) * batch * WORD
 
 
 def _cache(twin: nn.Module) -> Any:
@@ -164,6 +170,24 @@ def _held(twin: nn.Module, ensemble: Ensemble) -> list[Callable[..., Any]]:
 
     with torch.no_grad():
         return [given(member) for member in ensemble.members]
+
+
+def _in_rows(twin: nn.Module, ensemble: Ensemble) -> list[Callable[..., Any]]:
+    """The working copy for all members at once."""
+    in_rows(twin, ensemble, _moving(tensors(twin), ensemble))
+    return [twin]
+
+
+RUNS: dict[Backend, Callable[[nn.Module, Ensemble], list[Callable[..., Any]]]] = {
+    "loop": _written,
+    "side_by_side": _held,
+    "rows": _in_rows,
+}
+
+
+def moving(model: nn.Module, ensemble: Ensemble) -> dict[str, Family]:
+    """What differs between members, one name for each tensor."""
+    return _moving(tensors(model), ensemble)
 
 
 def _moving(own: Any, ensemble: Ensemble) -> dict[str, Family]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from pluria.core.coded import Coded
 from pluria.core.family import Family
 from pluria.core.rounded import Rounded
+from pluria.numbers import kernel
 from pluria.numbers.format import Integer
 from pluria.numbers.gpu import limits, signed
 from pluria.numbers.grid import Grid
@@ -30,7 +31,10 @@ BYTE = 8
 
 @dataclass(frozen=True)
 class Planes:
-    """Two bytes per weight for up to eight members: the traffic of one bfloat16 model."""
+    """Two bytes per weight for up to eight members: the traffic of one bfloat16 model.
+
+    floor uint8 `[O, D]`, planes uint8 `[P, O, D]`; a floor may be one higher where all members are.
+    """
 
     floor: Tensor
     planes: Tensor
@@ -94,6 +98,8 @@ def planes(family: Family, members: Sequence[int]) -> Planes:
     Raises ValueError where the family has no shared floor in an integer format.
     """
     _refuse(family)
+    if isinstance(family, Rounded) and (quick := _quick(family, members)) is not None:
+        return quick
     floor, grid, bits = _stored(family, members) if isinstance(family, Coded) else _made(family, members)
     packed = torch.zeros((-(-len(members) // BYTE), floor.numel()), dtype=torch.uint8, device=floor.device)
     for position, bit in enumerate(bits):
@@ -139,6 +145,20 @@ def _made(family: Family, members: Sequence[int]) -> tuple[Tensor, Grid, Iterato
     made, places = torch.empty_like(floor), [family.address(member) for member in members]
     bits = ((round_stochastic(value, grid, place, made) != floor).view(-1) for place in places if place is not None)
     return code.to(torch.uint8), grid, bits
+
+
+def _quick(family: Rounded, members: Sequence[int]) -> Planes | None:
+    """The same on a CPU, from members' codes as the compiled loops write them; None where they do not."""
+    value, grid = family.parts(0)
+    made = torch.empty((len(members), *value.shape), dtype=torch.int8, device=value.device)
+    if not kernel.serves(value, grid, made[0]):
+        return None
+    from pluria.predict.kernels.compiled_planes import settled  # imports Numba
+
+    for member, out in zip(members, made, strict=True):
+        family.write_codes(member, out)
+    floor, bits = settled(made.view(len(members), -1), int(limits(grid)[0].flatten()[0]))
+    return Planes(floor.view(value.shape), bits.view(-1, *value.shape), *_tables(grid, value.shape), len(members))
 
 
 def _tables(grid: Grid, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """K members' products of one linear layer: `[K, N, O]` of inputs `[N, D]` that all share, or `[K, N, D]` of their own.
 
-Tensors on a GPU take one Triton kernel (`tiled.py`), others plain torch: the reference, in float32.
+Tensors on a GPU take one Triton kernel (`tiled.py`), stored planes on a CPU a compiled loop (`compiled_product.py`),
+others plain torch: the reference, in float32.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from pluria.numbers import gpu
+from pluria.numbers import gpu, kernel
 from pluria.numbers.key import ROUNDING
 from pluria.predict.kernels.operands import BYTE, Operand, Planes
 
@@ -49,6 +50,10 @@ def product(operand: Operand, x: Tensor, bias: Tensor | None = None, *, tiles: T
         raise ValueError(f"a bias is [{outputs}] or [{operand.count}, {outputs}]; got {tuple(bias.shape)}")
     if serves(operand, x, bias):
         return launch(operand, x.contiguous(), bias, tiles or Tiles())
+    if isinstance(operand, Planes) and x.numel() and kernel.available(x.device):
+        from pluria.predict.kernels import compiled_product  # imports Numba
+
+        return _shifted(compiled_product.product(operand, x), bias, x.dtype)
     return reference(operand, x, bias)
 
 
@@ -62,19 +67,28 @@ def serves(operand: Operand, x: Tensor, bias: Tensor | None) -> bool:
     )
 
 
+def fast(device: torch.device) -> bool:
+    """Whether stored planes on a device are multiplied as they are read."""
+    return kernel.available(device) or (gpu.available(device) and code() is not None)
+
+
 def reference(operand: Operand, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """The product in plain torch, one member after the other, in float32."""
-    groups, made = operand.scale.shape[1], []
+    groups, inputs, made = operand.scale.shape[1], _shape(operand)[1], []
     for position in range(operand.count):
         rows = (x if x.ndim == 2 else x[position]).to(torch.float32)
         integers = operand.integers(position)
-        parts, rows = (matrix.reshape(len(matrix), groups, -1) for matrix in (integers, rows))
+        parts, rows = (matrix.reshape(len(matrix), groups, inputs // groups) for matrix in (integers, rows))
         sums = torch.einsum("ngd,ogd->nog", rows, parts)
         made.append((sums * operand.scale).sum(-1))
-    total = torch.stack(made)
+    return _shifted(torch.stack(made), bias, x.dtype)
+
+
+def _shifted(total: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The product with its bias, rounded once."""
     if bias is not None:
         total = total + (bias if bias.ndim == 1 else bias.unsqueeze(1)).to(torch.float32)
-    return total.to(x.dtype)
+    return total.to(dtype)
 
 
 def launch(operand: Operand, x: Tensor, bias: Tensor | None, tiles: Tiles) -> Tensor:

@@ -1,0 +1,105 @@
+"""Members as rows of one batch: layers that give each row the weights of its member, and read them once for eight.
+
+    tokens [K B, n]  ->  embedding: code + bit of the row's member  ->  ...  ->  linear: one product for K members
+
+Writing token after token is bound by the memory that weights are read from. Floor codes and the bits of eight members
+are two bytes per weight, as one bfloat16 model is. Caches, norms and attention see one batch, and need not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pluria.core.calling import place
+from pluria.core.ensemble import Ensemble
+from pluria.core.family import Family
+from pluria.core.model import tensors
+from pluria.predict.kernels.operands import BYTE, Planes, planes, unfit
+from pluria.predict.kernels.product import product
+
+
+class RowsLinear(nn.Module):
+    """A linear layer whose inputs `[K B, ..., D]` are those of one member after the other."""
+
+    def __init__(self, operand: Planes, bias: Tensor | None) -> None:
+        super().__init__()
+        self.operand, self.bias = operand, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = self.operand.count
+        if len(x) % count:
+            raise ValueError(f"rows of {count} members, as many of each, come to a layer; got {tuple(x.shape)}")
+        rows = x.reshape(count, -1, x.shape[-1])
+        return product(self.operand, rows, self.bias).reshape(*x.shape[:-1], -1)
+
+
+class RowsEmbedding(nn.Module):
+    """An embedding whose tokens `[K B, n]` are those of one member after the other."""
+
+    def __init__(self, operand: Planes, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.operand, self.dtype = operand, dtype
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        held, words = self.operand, tokens.reshape(self.operand.count, -1)
+        member = torch.arange(held.count, device=tokens.device)[:, None].expand_as(words)
+        bits = (held.planes[member // BYTE, words] >> (member % BYTE)[..., None].to(torch.uint8)) & 1
+        code = held.floor[words].to(torch.float32) + bits
+        zero, scale = held.zero[words], held.scale[words]
+        if scale.shape[-1] > 1:
+            zero, scale = (t.repeat_interleave(code.shape[-1] // t.shape[-1], dim=-1) for t in (zero, scale))
+        return ((code - zero) * scale).to(self.dtype).reshape(*tokens.shape, -1)
+
+
+def in_rows(twin: nn.Module, ensemble: Ensemble, moving: Mapping[str, Family]) -> None:
+    """Put such layers into `twin`, in place, for all that differs between members.
+
+    Raises ValueError where something else differs, or where rows do not stay in their places.
+    """
+    if why := unserved(twin, moving):
+        raise ValueError(f"members cannot be rows of one batch: {why}")
+    own, device = tensors(twin), place(twin)
+    families = {id(own[name]): family for name, family in moving.items()}
+    operands: dict[int, Planes] = {}
+    layers: dict[int, nn.Module] = {}
+    for name, module in _layers(twin):
+        if (number := id(module.weight)) not in families:
+            continue
+        if number not in operands:
+            operands[number] = _on(planes(families[number], ensemble.members), device)
+        if id(module) not in layers:
+            held = operands[number]
+            words = isinstance(module, nn.Embedding)
+            layers[id(module)] = RowsEmbedding(held, module.weight.dtype) if words else RowsLinear(held, module.bias)
+        twin.set_submodule(name, layers[id(module)])
+
+
+def unserved(twin: nn.Module, moving: Mapping[str, Family]) -> str | None:
+    """Why the members of a network cannot be rows of one batch; None where they can, as far as layers say."""
+    settings: Mapping[str, Any] = twin.config.to_dict()  # type: ignore[union-attr, operator]
+    if any("expert" in name and isinstance(value, int) and value > 1 for name, value in settings.items()):
+        return "its experts take rows out of their order"
+    if settings.get("is_encoder_decoder"):
+        return "it has an encoder"
+    own, found = tensors(twin), {id(module.weight) for _, module in _layers(twin)}
+    for name, family in moving.items():
+        if id(own[name]) not in found:
+            return f"{name!r} differs between members, and is the weight of no plain linear layer or embedding"
+        if (why := unfit(family)) is not None:
+            return f"{name!r}: {why}"
+    return None
+
+
+def _layers(twin: nn.Module) -> list[tuple[str, Any]]:
+    """Plain linear layers and embeddings; subclasses may use their weight in another way."""
+    every = twin.named_modules(remove_duplicate=False)
+    return [(name, module) for name, module in every if type(module) in (nn.Linear, nn.Embedding)]
+
+
+def _on(held: Planes, device: torch.device) -> Planes:
+    floor, bits, scale, zero = (part.to(device) for part in (held.floor, held.planes, held.scale, held.zero))
+    return Planes(floor, bits, scale, zero, held.count)

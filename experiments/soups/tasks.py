@@ -3,13 +3,14 @@
 Tasks are the digits as they are, turned left, turned right, mirrored, and as negatives, all with the same ten classes.
 The base is trained on the digits as they are. A third of the rows trains, 300 choose scales, the rest gives the
 figures, which are means over tasks. `ensemble` is the mean probability of all experts; `own expert` knows which task a
-row is of.
+row is of. Methods with data read the 300 images of each task, without labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from measure import Figures, Rows, judge_ensemble, judge_params, log_probs, network, split
 from soups import tune
 from torch import Tensor, nn
@@ -19,16 +20,24 @@ from pluria.core.ensemble import Ensemble, stack
 from pluria.core.params import Params
 from pluria.merge import (
     Rule,
+    adamerging,
     breadcrumbs,
     dare,
     della,
+    fisher,
+    fisher_information,
     leafwise,
     linear,
     model_stock,
+    objective_of,
+    regmean,
+    regmean_plus,
     sce,
+    surprise,
     task_arithmetic,
     ties,
 )
+from pluria.sample import moments
 
 TASKS: dict[str, Callable[[Tensor], Tensor]] = {
     "as they are": lambda x: x,
@@ -92,7 +101,37 @@ def run(rows: Rows, seed: int) -> dict[str, Figures]:
         several = [leafwise(experts, rule(scale, seed), base=base) for scale in SCALES]
         best = min(range(len(SCALES)), key=lambda i, several=several: loss(several[i]))
         found[name] = {**judged(several[best]), "scale": SCALES[best]}
+    found |= {name: judged(params) for name, params in with_data(start, experts, base, held).items()}
     return found | references(start, experts, held, test)
+
+
+def with_data(start: nn.Module, experts: Ensemble, base: Params, held: Rows) -> dict[str, Params]:
+    """One network by each method that reads inputs of the tasks, with the published options."""
+    inputs = [changed(held, task).x for task in TASKS]
+
+    def loaded(params: Params) -> nn.Module:
+        model = network(0, HIDDEN)
+        model.load_state_dict(dict(params))
+        return model.eval()
+
+    def measure(params: Params, task: int) -> Params:
+        return moments(loaded(params), [inputs[task]]).second
+
+    fishers = [fisher_information(loaded(expert), [x]) for expert, x in zip(experts, inputs, strict=True)]
+    grams = [measure(expert, task) for task, expert in enumerate(experts)]
+
+    def unsure(model: nn.Module) -> Tensor:
+        return torch.stack([surprise(model(x)) for x in inputs]).sum()
+
+    objective = objective_of(start, unsure)
+    return {
+        "Fisher": leafwise(experts, fisher(fishers)),
+        "RegMean, .9 beside the diagonal": leafwise(experts, regmean(grams)),
+        "RegMean++, .9 beside the diagonal": regmean_plus(experts, measure),
+        "AdaMerging, a scale for each task": adamerging(experts, objective, base=base, groups=lambda name: 0),
+        "AdaMerging, by tensor": adamerging(experts, objective, base=base),
+        "AdaMerging++, by tensor": adamerging(experts, objective, base=base, density=0.2),
+    }
 
 
 def references(start: nn.Module, experts: Ensemble, held: Rows, test: Rows) -> dict[str, Figures]:

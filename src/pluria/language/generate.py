@@ -86,7 +86,8 @@ def generate(
     pool          "probability" or "logit": what is averaged at each token
     backend       "loop": one working copy, each member is written into it for each token; "side_by_side": what differs
                   between members is held for all of them, and a token costs K steps of the network and nothing else;
-                  "auto": side by side where that takes at most half of what is free
+                  "rows": members are rows of one batch, whose weights are read once for eight members, in integer
+                  formats; "auto": the last of these that can be had in at most half of what is free
     stop          tokens that end the text, the network's own by default; () for none
     available     bytes that members may take; what is free by default
     device, dtype   of the working copy

@@ -12,7 +12,7 @@ import pluria
 from pluria.core.model import working_copy
 from pluria.language import generate, generate_batch
 from pluria.language.ready import FEWEST, checked
-from pluria.language.rows import RowsEmbedding, RowsLinear
+from pluria.language.rows import RowsEmbedding, RowsLinear, Unlike
 from pluria.language.steps import Backend, Steps, member_bytes
 from pluria.numbers import kernel
 from pluria.store.export import packed
@@ -59,6 +59,7 @@ def test_rows_say_what_members_say(kind: str, members: int, form: tuple[str, Any
 def test_every_layer_that_differs_is_replaced_and_a_tied_one_held_once() -> None:
     model = tied()
     steps = Steps(working_copy(model), pluria.low_precision(model, format="int4", members=3), "rows")
+    steps(torch.tensor([[1, 2]]))
     found = [module for module in steps.twin.modules() if isinstance(module, RowsLinear | RowsEmbedding)]
     assert len(found) == 2 * 7 + 2
     assert not any(type(module) in (nn.Linear, nn.Embedding) for module in steps.twin.modules())
@@ -116,20 +117,47 @@ def test_bytes_of_rows() -> None:
 
 
 def test_what_cannot_be_rows_is_refused() -> None:
-    from transformers import MixtralConfig, MixtralForCausalLM, T5Config, T5ForConditionalGeneration
+    from transformers import (
+        GemmaConfig,
+        GemmaForCausalLM,
+        MixtralConfig,
+        MixtralForCausalLM,
+        T5Config,
+        T5ForConditionalGeneration,
+    )
 
     def refused(model: nn.Module, said: str, **options: Any) -> None:
         made = pluria.low_precision(model, members=3, **{"format": "int4", **options})
         with pytest.raises(ValueError, match=f"cannot be rows of one batch: {said}"):
             generate(model, made, torch.tensor([1, 2]), backend="rows", max_new_tokens=1)
 
-    refused(tiny("gpt2"), ".* is the weight of no plain linear layer")  # its Conv1D
+    refused(tiny("gpt2"), ".* is 'weight' of Conv1D, no plain layer")
     refused(tied(), ".* in fp4-e2m1; a matrix in an integer format", format="fp4-e2m1")
     sizes: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
+    small = {"hidden_size": 8, "intermediate_size": 8, "head_dim": 4}
+    scaled = GemmaForCausalLM(GemmaConfig(vocab_size=11, **small, **sizes))
+    # Its embedding multiplies what it looks up, and its head, with the same weight, does not.
+    refused(scaled, ".* is 'weight' of GemmaTextScaledWordEmbedding, no plain layer")
     experts = MixtralConfig(vocab_size=11, hidden_size=8, intermediate_size=8, num_local_experts=2, **sizes)
     refused(MixtralForCausalLM(experts), "its experts take rows out of their order")
     both = T5Config(vocab_size=11, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, decoder_start_token_id=0)
     refused(T5ForConditionalGeneration(both), "it has an encoder")
+
+
+@pytest.mark.parametrize("broken", ["other words", "no weight"])
+def test_rows_that_say_something_else_are_seen(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tied()
+    made = pluria.low_precision(model, format="int4", members=3)
+    wanted = generate(model, made, PROMPTS[0], backend="loop", max_new_tokens=4, stop=())
+    right = RowsEmbedding.forward
+
+    def wrong(self: RowsEmbedding, tokens: torch.Tensor) -> torch.Tensor:
+        return right(self, tokens.flip(0)) * 2 if broken == "other words" else self.weight  # type: ignore[return-value]
+
+    monkeypatch.setattr(RowsEmbedding, "forward", wrong)
+    with pytest.raises(Unlike, match="say something else" if broken == "other words" else "no attribute 'weight'"):
+        generate(model, made, PROMPTS[0], backend="rows", max_new_tokens=4)
+    assert torch.equal(generate(model, made, PROMPTS[0], max_new_tokens=4, stop=()).tokens, wanted.tokens)
 
 
 def test_rows_that_are_not_those_of_all_members_are_refused() -> None:

@@ -31,7 +31,9 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 takes the most probable token; above 0 it is drawn.")] = 0.0,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k most probable tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the fewest that have this probability.")] = None,
-    backend: Annotated[str, typer.Option(help="loop, side_by_side, rows, or auto: the fastest that memory holds.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="loop, side_by_side, rows, or auto: the fastest that memory holds.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the members and of what is drawn.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Write the text as a page, too.")] = None,

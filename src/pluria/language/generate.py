@@ -24,8 +24,9 @@ from pluria.core.model import working_copy
 from pluria.language.average import Rule, entropy
 from pluria.language.pieces import pieces_of
 from pluria.language.ready import Asked, Prompt, checked
+from pluria.language.rows import Unlike
 from pluria.language.sampling import Sampling
-from pluria.language.steps import Steps
+from pluria.language.steps import Backend, Steps
 from pluria.numbers.key import Key
 from pluria.pool.average import mean_logit, mean_probability
 
@@ -134,13 +135,22 @@ def generate_batch(
         model, counted, prompts, tokenizer=tokenizer, max_new_tokens=max_new_tokens, pool=pool, backend=backend,
         available=available, device=device, dtype=dtype,
     )  # fmt: skip
-    twin = working_copy(model, device=place(model) if device is None else device, dtype=dtype)
-    steps = Steps(twin, counted, ready.backend)
     ends = frozenset(_ends(model) if stop is None else stop)
     first = Key(seed).seed
-    choosers = [torch.Generator().manual_seed((first + i) % 2**64) for i in range(len(ready.prompts))]
-    texts = _written(steps, ready.prompts, counted.weights, pool, how, choosers, ends, max_new_tokens)
-    apart = steps.start is not None
+
+    def written(way: Backend) -> tuple[list[list[Row]], bool]:
+        twin = working_copy(model, device=place(model) if device is None else device, dtype=dtype)
+        steps = Steps(twin, counted, way)
+        choosers = [torch.Generator().manual_seed((first + i) % 2**64) for i in range(len(ready.prompts))]
+        texts = _written(steps, ready.prompts, counted.weights, pool, how, choosers, ends, max_new_tokens)
+        return texts, steps.start is not None
+
+    try:
+        texts, apart = written(ready.backend)
+    except Unlike:
+        if backend != "auto":
+            raise
+        texts, apart = written("loop")
     return [
         _together(rows, start, tokenizer, len(counted), ends, apart=apart)
         for rows, start in zip(texts, ready.prompts, strict=True)

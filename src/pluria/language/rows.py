@@ -22,6 +22,10 @@ from pluria.predict.kernels.operands import BYTE, Planes, planes, unfit
 from pluria.predict.kernels.product import product
 
 
+class Unlike(ValueError):
+    """Members as rows do not say what they say by themselves."""
+
+
 class RowsLinear(nn.Module):
     """A linear layer whose inputs `[K B, ..., D]` are those of one member after the other."""
 
@@ -58,10 +62,8 @@ class RowsEmbedding(nn.Module):
 def in_rows(twin: nn.Module, ensemble: Ensemble, moving: Mapping[str, Family]) -> None:
     """Put such layers into `twin`, in place, for all that differs between members.
 
-    Raises ValueError where something else differs, or where rows do not stay in their places.
+    Ask `unserved` first.
     """
-    if why := unserved(twin, moving):
-        raise ValueError(f"members cannot be rows of one batch: {why}")
     own, device = tensors(twin), place(twin)
     families = {id(own[name]): family for name, family in moving.items()}
     operands: dict[int, Planes] = {}
@@ -85,10 +87,17 @@ def unserved(twin: nn.Module, moving: Mapping[str, Family]) -> str | None:
         return "its experts take rows out of their order"
     if settings.get("is_encoder_decoder"):
         return "it has an encoder"
-    own, found = tensors(twin), {id(module.weight) for _, module in _layers(twin)}
-    for name, family in moving.items():
-        if id(own[name]) not in found:
-            return f"{name!r} differs between members, and is the weight of no plain linear layer or embedding"
+    own, plain = tensors(twin), {id(module) for _, module in _layers(twin)}
+    kinds = {id(own[name]): (name, family) for name, family in moving.items()}
+    for module in twin.modules():
+        for key, value in module.named_parameters(recurse=False) if id(module) not in plain else ():
+            if id(value) in kinds:
+                name, kind = kinds[id(value)][0], type(module).__name__
+                return f"{name!r} differs between members, and is {key!r} of {kind}, no plain layer"
+    weights = {id(module.weight) for _, module in _layers(twin)}
+    for number, (name, family) in kinds.items():
+        if number not in weights:
+            return f"{name!r} differs between members, and is the weight of no layer"
         if (why := unfit(family)) is not None:
             return f"{name!r}: {why}"
     return None

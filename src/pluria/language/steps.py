@@ -26,12 +26,15 @@ from pluria.core.ensemble import Ensemble
 from pluria.core.family import Family, Shared
 from pluria.core.model import tensors
 from pluria.language.memory import cache_numbers
-from pluria.language.rows import in_rows
+from pluria.language.rows import Unlike, in_rows, unserved
 from pluria.predict.batches import logits
 from pluria.predict.kernels.operands import BYTE
 from pluria.store.pretrained import hugging_face
 
 Backend = Literal["loop", "side_by_side", "rows"]
+TOLERANCE = 0.05
+"""How far rows may be from what the first member says by itself, of its spread: 16 bits are some 1e-2 apart."""
+
 WORD = 16
 """Bytes of a word while a token is chosen: its logit and its log-probability, in float64."""
 
@@ -173,9 +176,30 @@ def _held(twin: nn.Module, ensemble: Ensemble) -> list[Callable[..., Any]]:
 
 
 def _in_rows(twin: nn.Module, ensemble: Ensemble) -> list[Callable[..., Any]]:
-    """The working copy for all members at once."""
-    in_rows(twin, ensemble, _moving(tensors(twin), ensemble))
-    return [twin]
+    """The working copy for all members at once. What the first member says of the first tokens is checked."""
+    moving, count = _moving(tensors(twin), ensemble), len(ensemble)
+    swapped: list[bool] = []
+    if why := unserved(twin, moving):
+        raise ValueError(f"members cannot be rows of one batch: {why}")
+
+    def run(past_key_values: Any, **named: Any) -> Any:
+        if swapped:
+            return twin(past_key_values=past_key_values, **named)
+        own = {name: x[: len(x) // count] if isinstance(x, Tensor) else x for name, x in named.items()}
+        wanted = logits(twin(past_key_values=_cache(twin), **own))[:, -1]  # the copy still is the first member
+        in_rows(twin, ensemble, moving)
+        swapped.append(True)
+        try:
+            output = twin(past_key_values=past_key_values, **named)
+            got = logits(output)[: len(wanted), -1]
+        except AttributeError as error:  # a network that reads a weight past its layer
+            raise Unlike(f"members cannot be rows of one batch: {error}. Give backend='side_by_side'") from error
+        if not (got - wanted).norm() <= TOLERANCE * (wanted - wanted.mean()).norm():
+            name = type(twin).__name__
+            raise Unlike(f"as rows of one batch members of {name} say something else. Give backend='side_by_side'")
+        return output
+
+    return [run]
 
 
 RUNS: dict[Backend, Callable[[nn.Module, Ensemble], list[Callable[..., Any]]]] = {

@@ -21,7 +21,7 @@ from pluria.numbers.compiled_by import compiled, summing
 from pluria.numbers.threads import share
 from pluria.predict.kernels.operands import BYTE, Planes
 
-FEW = 4
+FEW = 8
 """Rows of a member up to which codes are multiplied as they are read."""
 
 Codes = NDArray[np.uint8]

@@ -21,7 +21,7 @@ from pluria.numbers.compiled_by import compiled, summing
 from pluria.numbers.threads import share
 from pluria.predict.kernels.operands import BYTE, Planes
 
-FEW = 8
+FEW = 12
 """Rows of a member up to which codes are multiplied as they are read."""
 
 Codes = NDArray[np.uint8]
@@ -70,7 +70,7 @@ def write(out: Array, floor: Codes, bits: Codes, place: int, scale: Array, zero:
         codes, own, row = floor[o], bits[o], out[o]
         for g in range(scale.shape[1]):
             z, s = zero[o, g], scale[o, g]
-            for d in range(g * size, (g + 1) * size):
+            for d in range(np.uint64(g * size), np.uint64((g + 1) * size)):
                 row[d] = (np.float32(codes[d]) + np.float32((own[d] >> at) & 1) - z) * s
 
 

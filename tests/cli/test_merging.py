@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cli.conftest import Pluria
@@ -43,6 +44,26 @@ def test_options_of_the_method_and_a_recipe(models: list[str], pluria: Pluria) -
     Path("m.yaml").write_text("{merge_method: linear, models: [{model: 0.safetensors}, {model: 1.safetensors}]}")
     assert pluria("merge", "m.yaml", "--out", "out.safetensors").code == 0
     assert load_file("out.safetensors")["w"].tolist() == [0.5] * 5
+
+
+def test_seed_and_counters_go_with_a_recipe(models: list[str], pluria: Pluria) -> None:
+    for number in range(3):
+        held = {"w": torch.arange(64.0) * number, "bn.num_batches_tracked": torch.tensor(number)}
+        save_file(held, f"{number}.safetensors")
+    entries = ", ".join(f"{{model: {model}, parameters: {{density: 0.5}}}}" for model in models[1:])
+    Path("m.yaml").write_text(f"{{merge_method: dare_linear, base_model: {models[0]}, models: [{entries}]}}")
+    made = {}
+    for seed in (0, 1):
+        assert pluria("merge", "m.yaml", "--seed", seed, "--counters", "sum", "--out", f"s{seed}.safetensors").code == 0
+        made[seed] = load_file(f"s{seed}.safetensors")
+    assert not torch.equal(made[0]["w"], made[1]["w"])
+    assert int(made[0]["bn.num_batches_tracked"]) == 3
+    with safe_open("s1.safetensors", "pt") as file:
+        told = json.loads(file.metadata()["merge"])
+    assert (told["seed"], told["counters"]) == (1, "sum")
+    done = pluria("merge", "m.yaml", "--counters", "mean", "--out", "x.safetensors")
+    assert done.code == 2
+    assert "counters are 'first' or 'sum'; got 'mean'" in done.err
 
 
 @pytest.mark.parametrize(

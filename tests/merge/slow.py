@@ -21,13 +21,15 @@ def only(row: Row, indices: Sequence[int]) -> Row:
     return [value if i in set(indices) else 0.0 for i, value in enumerate(row)]
 
 
-def elect(column: Row, weights: Row, voices: Row, tie: float, by_count: bool) -> float:
+def elect(column: Row, weights: Row, voices: Row, tie: float, by_count: bool, undivided: bool = False) -> float:
     """One place of several task vectors, merged by sign."""
     total = sum(v * c for v, c in zip(voices, column, strict=True))
     sign = tie if total == 0 else (1.0 if total > 0 else -1.0)
     agree = [k for k, c in enumerate(column) if c * sign > 0]
     if not agree:
         return 0.0
+    if undivided:
+        return sum(weights[k] * column[k] for k in agree)
     if by_count:
         return sum(len(weights) * weights[k] * column[k] for k in agree) / len(agree)
     return sum(weights[k] * column[k] for k in agree) / sum(weights[k] for k in agree)

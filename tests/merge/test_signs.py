@@ -66,6 +66,24 @@ def test_ties_is_the_slow_form(spec: str, density: float) -> None:
             assert merged[name].tolist() == pytest.approx([value / 2 for value in wanted]), (name, size)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_undivided_is_the_sum_of_those_that_agree(dtype: torch.dtype) -> None:
+    a, b = coarse(3, 5000, 1), coarse(3, 7, 2)
+    members, base = of(a, b, dtype)
+    weights = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+    wanted = [
+        slow.elect([row[i] for row in a], weights.tolist(), weights.tolist(), 1.0, False, True) for i in range(5000)
+    ]
+    for rule in (
+        ties(density=1.0, spec="mergekit", divided=False),
+        dare(density=1.0, elect=True, divided=False),
+        della(density=1.0, epsilon=0.0, divided=False),
+        breadcrumbs(density=1.0, gamma=0.0, elect=True, scale=1.0, divided=False),
+    ):
+        merged = leafwise(members.reweight(weights), rule, base=base)["a"]
+        assert merged.tolist() == pytest.approx(wanted)
+
+
 def test_forms_of_ties_differ() -> None:
     members, base = of(coarse(3, 60, 1), coarse(3, 60, 2))
     weighted = members.reweight(WEIGHTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -180,7 +181,7 @@ def _spec(method: str, models: list[str], held: dict[str, Any]) -> Merge:
         if models or given:
             what = f"--{given[0]}".replace("--options", "--set") if given else "models"
             raise ValueError(f"{what}: {method} says that itself; change it there")
-        return read_mergekit(method)
+        return replace(read_mergekit(method), seed=held["seed"], counters=held["counters"])
     if held["weights"] is not None:
         held["weights"] = _numbers(held["weights"])
     return Merge(method, tuple(models), **held)

@@ -21,12 +21,14 @@ from pluria.merge.task import Scale
 from pluria.merge.ties import Density, densities, kept_of
 
 
-def breadcrumbs(*, density: Density = 0.14, gamma: float = 0.01, elect: bool = False, scale: Scale = 0.3) -> Rule:
+def breadcrumbs(
+    *, density: Density = 0.14, gamma: float = 0.01, elect: bool = False, scale: Scale = 0.3, divided: bool = True
+) -> Rule:
     """The rule of breadcrumbs; it needs a base.
 
     density   the share of each tensor that stays, for all members or for each
     gamma     the share of the largest that is dropped, as far as the density leaves something to be dropped
-    scale     as in `dare`
+    scale     as in `dare`, and so is `divided`
 
     Raises ValueError for shares that are none.
     """
@@ -42,6 +44,6 @@ def breadcrumbs(*, density: Density = 0.14, gamma: float = 0.01, elect: bool = F
     def combine(piece: Piece, found: Largest) -> Tensor:
         deltas = piece.deltas
         outliers, above = found.mask(piece, deltas)
-        return piece.origin + summed(piece, deltas.mul_(above & ~outliers), scale, elect=elect)
+        return piece.origin + summed(piece, deltas.mul_(above & ~outliers), scale, elect=elect, divided=divided)
 
     return Rule(combine, largest(lambda piece: piece.deltas, counts), needs_base=True, members=members, between=False)

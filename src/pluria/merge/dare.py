@@ -32,13 +32,20 @@ Spec = Literal["paper", "mergekit", "peft"]
 
 
 def dare(
-    *, density: Density = 0.1, elect: bool = False, spec: Spec = "paper", scale: Scale = 1.0, key: Key | int = 0
+    *,
+    density: Density = 0.1,
+    elect: bool = False,
+    spec: Spec = "paper",
+    scale: Scale = 1.0,
+    divided: bool = True,
+    key: Key | int = 0,
 ) -> Rule:
     """The rule of DARE; it needs a base.
 
     density   the probability p of an element to stay, in (0, 1], for all members or for each
     elect     elect signs too (DARE with TIES)
     scale     as in `task_arithmetic`; of the mean, and one number, where signs are elected
+    divided   where signs are elected, whether it is a mean, or else the sum of those that agree times their weights
     key       with the tensor's name, the member's position and the element it says what is dropped
     """
     held, members = densities(density)
@@ -49,20 +56,22 @@ def dare(
 
     def combine(piece: Piece, factors: Tensor | None) -> Tensor:
         grown = thin(piece).to(torch.float64) * (1 / chance if factors is None else factors[:, None])
-        return piece.origin + summed(piece, grown, scale, elect=elect, by_count=spec == "peft")
+        return piece.origin + summed(piece, grown, scale, elect=elect, by_count=spec == "peft", divided=divided)
 
     passes = (Pass(partial(_lengths, thin), lambda total, _: l1_factors(total)),) if spec == "mergekit" else ()
     return Rule(combine, passes, needs_base=True, members=members, between=False)
 
 
-def summed(piece: Piece, deltas: Tensor, scale: Scale, *, elect: bool, by_count: bool = False) -> Tensor:
-    """Task vectors `[K, n]` merged: their sum, or `scale` times their mean by elected signs."""
+def summed(
+    piece: Piece, deltas: Tensor, scale: Scale, *, elect: bool, by_count: bool = False, divided: bool = True
+) -> Tensor:
+    """Task vectors `[K, n]` merged: their sum, or `scale` times their mean, or undivided sum, by elected signs."""
     if not elect:
         return weighted_sum(deltas, coefficients(piece, scale))
     if not isinstance(scale, int | float):
         raise ValueError(f"where signs are elected, scale is one number, of the mean; got {scale}")
     votes = ballot(deltas, (piece.weights > 0).double() if by_count else piece.weights)
-    return scale * elected(deltas, piece.weights, votes, by_count=by_count)
+    return scale * elected(deltas, piece.weights, votes, by_count=by_count, divided=divided)
 
 
 def _thinned(chance: Tensor, key: Key, piece: Piece) -> Tensor:

@@ -35,13 +35,14 @@ def della(
     elect: bool = True,
     spec: Spec = "paper",
     scale: Scale = 1.0,
+    divided: bool = True,
     key: Key | int = 0,
 ) -> Rule:
     """The rule of DELLA; it needs a base.
 
     density   the mean chance of an element to stay, for all members or for each
     epsilon   how far chances go apart: by eps in all in the paper's form, by 2 eps in mergekit's
-    scale     as in `dare`
+    scale     as in `dare`, and so is `divided`
 
     Raises ValueError where a chance would leave [0, 1], or be zero in the paper's form, which divides by it.
     """
@@ -56,7 +57,7 @@ def della(
 
     def combine(piece: Piece, factors: Tensor | None) -> Tensor:
         grown = thin(piece) if factors is None else thin(piece) * factors[:, None]
-        return piece.origin + summed(piece, grown, scale, elect=elect)
+        return piece.origin + summed(piece, grown, scale, elect=elect, divided=divided)
 
     passes = (Pass(partial(_lengths, thin), lambda total, _: l1_factors(total)),) if spec == "mergekit" else ()
     return Rule(combine, passes, needs_base=True, members=members, pieces="row", between=False)

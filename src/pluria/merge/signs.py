@@ -3,6 +3,7 @@
     s = sign of sum_k v_k tau_k, a plus where it is zero        A = {k: tau_k has the sign s}
     by weight   sum_{k in A} w_k tau_k / sum_{k in A} w_k
     by count    sum_{k in A} K w_k tau_k / |A|
+    undivided   the sum above the line alone
 
 Source: Yadav et al., "TIES-Merging: resolving interference when merging models", NeurIPS 2023.
 """
@@ -17,17 +18,20 @@ from pluria.core.weights import common
 from pluria.numbers import members
 
 
-def elected(deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0, by_count: bool = False) -> Tensor:
+def elected(
+    deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0, by_count: bool = False, divided: bool = True
+) -> Tensor:
     """Means of task vectors `[K, n]` over those that have the sign of `votes` `[n]`; zero where nobody has it.
 
-    tie   the sign where the votes are zero
+    tie       the sign where the votes are zero
+    divided   whether it is a mean, or else the sum above the line
 
     The arithmetic is in the dtype of `deltas`, member after member.
     """
     present = (weights > 0).double()
-    shares = common(weights)[0].tolist()
+    shares = (common(weights)[0] if divided else weights).tolist()
     taken_by, mass = (present.tolist(), (present.sum() * weights).tolist()) if by_count else (shares, shares)
-    if votes.dtype == torch.float32 and members.serves(deltas, torch.float32):
+    if divided and votes.dtype == torch.float32 and members.serves(deltas, torch.float32):
         return members.elected(deltas, votes, taken_by, mass, tie)
     sign = torch.ones_like(votes).copysign_(votes).to(deltas.dtype)
     if tie < 0:
@@ -37,8 +41,10 @@ def elected(deltas: Tensor, weights: Tensor, votes: Tensor, *, tie: float = 1.0,
         own = (delta * sign).clamp_(min=0)
         taken += own.sign().mul_(each)
         total += own.mul_(factor)
-    # Where nobody has the sign, the total is zero.
-    return total.div_(taken.clamp_(min=1e-30)).mul_(sign)
+    if divided:
+        # Where nobody has the sign, the total is zero.
+        total.div_(taken.clamp_(min=1e-30))
+    return total.mul_(sign)
 
 
 def ballot(deltas: Tensor, voices: Tensor) -> Tensor:

@@ -43,12 +43,13 @@ class Trim(NamedTuple):
     tie: float = 1.0
 
 
-def ties(*, density: Density = 0.2, spec: Spec = "paper", scale: float = 1.0) -> Rule:
+def ties(*, density: Density = 0.2, spec: Spec = "paper", scale: float = 1.0, divided: bool = True) -> Rule:
     """The rule of TIES; it needs a base.
 
     density   the share of each task vector that stays, in (0, 1], for all members or for each; of every tensor at least
               one element
     scale     what the merged task vector is multiplied with
+    divided   whether those that have the sign are averaged; else they are summed, each times its weight
 
     >>> from pluria.core.ensemble import stack
     >>> from pluria.merge.leafwise import leafwise
@@ -66,7 +67,8 @@ def ties(*, density: Density = 0.2, spec: Spec = "paper", scale: float = 1.0) ->
     def combine(piece: Piece, found: Any) -> Tensor:
         trim = found if whole else Trim(found)
         deltas = _trimmed(piece, trim.kept)
-        merged = elected(deltas, piece.weights, _votes(spec, piece, deltas), tie=trim.tie, by_count=spec == "peft")
+        votes, by_count = _votes(spec, piece, deltas), spec == "peft"
+        merged = elected(deltas, piece.weights, votes, tie=trim.tie, by_count=by_count, divided=divided)
         return merged.mul_(scale).add_(piece.origin)
 
     return Rule(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pluria import Merge, RecipeError, leafwise, merge_files, stack
 from pluria.merge import task_arithmetic, ties
@@ -50,6 +50,11 @@ def settings(held: dict[str, Any], name: str = "layers.0.w") -> tuple[Any, Any]:
             [1, 1],
             {"spec": "mergekit", "elect": True, "density": 0.5, "scale": 1},
         ),
+        (
+            recipe("dare_ties", {"weight": 1}, {"weight": 3}, **{"lambda": 2}),
+            [1, 3],
+            {"spec": "mergekit", "elect": True, "density": 1, "divided": False, "scale": 8},
+        ),
         (recipe("breadcrumbs", {"gamma": 0.1}), None, {"density": 1, "gamma": 0.1, "scale": [1]}),
         (
             recipe("della", {}, density=0.6, epsilon=0.1),
@@ -70,7 +75,7 @@ def test_every_method_makes_a_rule_of_the_catalogue(method: str) -> None:
     from pluria.recipe.merging.files import rule_of
 
     general = {"density": 0.5} if "density" in FORMS[method].known else {}
-    general |= {"t": 0.5} if method == "slerp" else {"normalize": True} if "normalize" in FORMS[method].known else {}
+    general |= {"t": 0.5} if method == "slerp" else {"normalize": True} if method == "linear" else {}
     held = recipe(method, {}, {}, **general)
     if method == "slerp":
         held["models"][0]["model"] = "m0"
@@ -79,12 +84,40 @@ def test_every_method_makes_a_rule_of_the_catalogue(method: str) -> None:
     assert merge.base == (None if method in ("linear", "slerp") else "m0")
 
 
+DELTAS = ([4.0, 1.0], [-2.0, 3.0])
+UNDIVIDED = {
+    # What mergekit 0.1.5 gives for two models with these task vectors, and weights, at density 1.
+    ("breadcrumbs_ties", 0.5, 0.5, None): [2.0, 2.0],
+    ("dare_ties", 0.5, 0.5, None): [2.0, 2.0],
+    ("ties", 0.5, 0.5, False): [2.0, 2.0],
+    ("ties", 0.5, 0.5, None): [4.0, 2.0],
+    ("breadcrumbs_ties", 0.5, 0.5, True): [4.0, 2.0],
+    ("della", 1.0, 3.0, False): [-6.0, 10.0],
+    ("della", 1.0, 3.0, None): [-2.0, 2.5],
+}
+
+
+@pytest.mark.parametrize(("method", "one", "two", "normalize"), UNDIVIDED)
+def test_without_normalize_elected_signs_are_not_divided(
+    method: str, one: float, two: float, normalize: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, row in zip(("m0", "m1", "m2"), ([0.0, 0.0], *DELTAS), strict=True):
+        save_file({"w": torch.tensor(row)}, name + ".safetensors")
+    general = {} if normalize is None else {"normalize": normalize}
+    general |= {"epsilon": 0.0} if method == "della" else {}
+    held = recipe(method, {"weight": one}, {"weight": two}, base_model="m0.safetensors", **general)
+    held["models"] = [{**model, "model": model["model"] + ".safetensors"} for model in held["models"]]
+    merge_files(from_mergekit(held), "out.safetensors")
+    assert load_file("out.safetensors")["w"].tolist() == UNDIVIDED[method, one, two, normalize]
+
+
 def test_gradients_go_over_the_layers_and_filters_by_name() -> None:
     held = recipe("linear", {"weight": [0, 1]}, {"weight": [{"filter": "mlp", "value": 7}, {"value": [4, 2, 3]}]})
     merge = from_mergekit(held)
     assert merge.varying is not None
     of = merge.varying(NAMES)
-    assert [of(name)[0] for name in NAMES] == [[0, 4], [0.5, 7], [1, 3], [0, 4], [1, 3]]
+    assert [of(name)[0] for name in NAMES] == [[0, 4], [0.5, 7], [1, 3], [0, 4], [0, 4]]
     inner = recipe("linear", {"weight": [0, 1, 5]})
     assert settings(inner, "layers.1.mlp.w")[0] == [1]
 
@@ -115,7 +148,10 @@ MISTAKES = {
     "truth": (recipe("ties", {"weight": True}), "weight is a number; got True"),
     "flag": (recipe("ties", {}, normalize="yes"), "normalize is true or false; got 'yes'"),
     "gammas": (recipe("breadcrumbs", {"gamma": 0.1}, {"gamma": 0.2}), r"gamma: one number .* got \[0.1, 0.2\]"),
-    "normalize": (recipe("dare_ties", {}, {}), "`normalize: false` is read only where weights sum to one"),
+    "normalize": (
+        recipe("linear", {}, {}, normalize=False),
+        "`normalize: false` is read only where weights sum to one",
+    ),
     "zero": (recipe("task_arithmetic", {"weight": 1}, {"weight": -1}, normalize=True), "weights that sum to zero"),
     "t": (recipe("slerp", {}, {}), "t is a number; got None"),
     "list": (recipe("linear", {"weight": [1, "a"]}), "a list is of numbers, or of filters"),

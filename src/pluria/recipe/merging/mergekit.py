@@ -4,8 +4,8 @@
 
 A parameter is a number, a list of numbers that is spread evenly over the layers and interpolated between them, or a
 list of {filter, value}, of which the first whose filter is in the tensor's name counts. A model's own parameters come
-before the general ones. The layer is the first number in a tensor's name; names without one count as the first layer
-where they speak of an embedding, else as the last.
+before the general ones. The layer is the first number in a tensor's name; names without one, such as embeddings, a last
+norm and a head, have the first value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pluria.recipe.plain import nearest_name, read_plain
 
 KEYS = ("merge_method", "models", "base_model", "dtype", "out_dtype", "parameters")
 MODEL_KEYS = ("model", "parameters")
-EMBEDDING = re.compile("emb|wte|wpe")
 
 AMONG = ("linear", "slerp")
 """Methods for which the base is a model like others."""
@@ -124,7 +123,7 @@ def _by_layer(tensors: Sequence[str], settings: Callable[[str, float], Settings]
     def of(tensor: str) -> Settings:
         layer = _layer(tensor)
         if layer is None:
-            layer = 0 if EMBEDDING.search(tensor) else last
+            return settings(tensor, 0.0)
         return settings(tensor, layer / last if last else 1.0)
 
     return of

@@ -1,6 +1,7 @@
 """mergekit's methods in Pluria's words: which method, which options, and what becomes of the models' weights.
 
-mean   weights are the models' mixing weights, and `lambda` the scale of what is merged
+mean   weights are the models' mixing weights, and `lambda` the scale of what is merged; without `normalize` the
+       weighted sum of those that have the sign is not divided, and the weights' own sum is part of the scale
 sum    lambda w_k, divided by the sum of the w_k with `normalize`, is the scale of model k's task vector
 none   the method reads no weights
 """
@@ -80,11 +81,14 @@ def translated(
         if total == 0:
             raise ValueError(f"{name}: weights that sum to zero cannot be normalised; got {weights}")
         return None, {**options, "scale": [scale * weight / total for weight in weights]}
+    if form.method != "linear":
+        undivided = {"divided": False, "scale": scale * math.fsum(weights)}
+        return weights, {**options, **({"scale": scale} if normalize else undivided)}
     if not normalize and abs(math.fsum(weights) - 1) > 1e-9:
         raise ValueError(
             f"{name}: `normalize: false` is read only where weights sum to one; got {weights}. Write `normalize: true`"
         )
-    return weights, options if form.method == "linear" else {**options, "scale": scale}
+    return weights, options
 
 
 def _own(parameter: str, values: Sequence[Any]) -> float | list[float]:

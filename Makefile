@@ -40,6 +40,7 @@ BESIDE := $(if $(UNCERTAINTY),--uncertainty $(UNCERTAINTY))
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.rounding
 	$(BIN)/python -m benchmarks.writing
+	$(BIN)/python -m benchmarks.ahead
 	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --out bars-resnet20
 	-$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --no-copies --backend compiled --batch 128 --out bars-resnet20-compiled
 	$(BIN)/python -m benchmarks.prediction bert --rows 32 --members 8 --no-vmap --no-copies --backend bfloat16 --out bars-bert-bfloat16
@@ -52,6 +53,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.files --no-keep
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.generate
+	$(BIN)/python -m benchmarks.generate --size large --batch 1 --members 4 --members 8 --tokens 64 --out generate-large
 	$(BIN)/python -m benchmarks.cascade
 	$(BIN)/python -m benchmarks.merge $(if $(MERGEKIT),--mergekit $(MERGEKIT))
 	$(BIN)/python -m benchmarks.table

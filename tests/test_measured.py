@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks import (
+    ahead,
     files,
     generate,
     growth,
@@ -111,6 +112,12 @@ def test_writing(small: Case) -> None:
         "bfloat16 / a forward in float32",
         "bfloat16 / a forward by bfloat16",
     ]
+
+
+def test_ahead(small: Case) -> None:
+    found = ahead.measure(small, 3, 1)
+    assert found.what == "small, bfloat16: writing the next member meanwhile / before"
+    assert found.ratio > 0
 
 
 def test_rounding_and_growth(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,9 +50,8 @@ def measure(found: Case, members: int, repeats: int) -> Ratio:
 
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         seconds = turns({"ahead": ahead, "plain": plain}, repeats)
-    return ratio(
-        f"{found.what}, bfloat16: writing the next member meanwhile / before", seconds["ahead"], seconds["plain"]
-    )
+    what = f"{found.what}, bfloat16: writing the next member meanwhile / before"
+    return ratio(what, seconds["ahead"], seconds["plain"])
 
 
 def main(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pluria.core.errors import CheckpointError
 from pluria.core.params import params_of
 from pluria.predict import gather, predict
 from pluria.train import Span, along, barrier, cosine, curve, simplex_shares, subspace
@@ -96,6 +97,11 @@ def test_mistakes() -> None:
     a = params_of(tied())
     with pytest.raises(ValueError, match="got 3 ends, 1 bends"):
         curve(tied(), [a, a, a])
+    for other in (params_of(nn.Linear(3, 3)), {**a, "first.bias": torch.zeros(4)}):
+        with pytest.raises(CheckpointError, match="does not fit the network"):
+            curve(tied(), [a, other])
+        with pytest.raises(CheckpointError, match="does not fit the network"):
+            curve(tied(), [other, a])
     with pytest.raises(ValueError, match="two points or more; got 1"):
         Span(tied(), [a])
     with pytest.raises(ValueError, match=r"t in 0\.\.1"):

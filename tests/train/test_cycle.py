@@ -69,8 +69,9 @@ def test_a_run_without_a_cycle_and_more_cycles_than_steps(count: int) -> None:
 
 
 def test_bad_cycles() -> None:
-    with pytest.raises(ValueError, match="1 step or more"):
-        Cycle(0)
+    for bad in (0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="1 step or more"):
+            Cycle(bad)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'cosine' or a 'triangle'"):
         Cycle(4, shape="saw")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a share of the highest"):

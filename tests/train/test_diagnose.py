@@ -63,6 +63,8 @@ def test_signs_of_planted_paths_and_their_advice() -> None:
     assert "adds little" in found.advice
     with pytest.raises(ValueError, match="two members and a path"):
         diagnose([], logits, [])
+    with pytest.raises(ValueError, match=r"losses along a path are finite; got \[1.0, nan, 1.0\]"):
+        diagnose([flat, torch.tensor([1.0, float("nan"), 1.0])], logits, [])
     with pytest.raises(ValueError, match="between its ends"):
         connectivity(torch.ones(2))
 

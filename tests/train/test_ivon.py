@@ -121,6 +121,37 @@ def test_nan_leaves_the_state_before() -> None:
     assert optimizer.skipped == 1
 
 
+def test_a_huge_gradient_that_is_finite_does_not_end_the_run() -> None:
+    weight = nn.Parameter(torch.ones(8))
+    optimizer = IVON([weight], 0.1, data_size=50_000)
+    for grad in (1.0, 3e17, 1.0, 1.0):
+        one_step(optimizer, weight, grad)
+        assert torch.isfinite(weight).all()
+        assert torch.isfinite(optimizer.std_of(weight, optimizer.param_groups[0])).all()
+    assert optimizer.skipped == 1
+
+
+def test_members_are_not_drawn_around_a_sample() -> None:
+    model = tied()
+    optimizer = IVON(model.parameters(), 0.1, data_size=10)
+    with optimizer.sampled(), pytest.raises(RuntimeError, match="the weights are sampled now"):
+        optimizer.ensemble(model)
+    optimizer.ensemble(model)
+
+
+def test_a_sample_that_failed_is_drawn_again() -> None:
+    def end(fails: bool) -> Tensor:
+        weight = nn.Parameter(torch.ones(4))
+        optimizer = IVON([weight], 0.1, data_size=10)
+        if fails:
+            with pytest.raises(ZeroDivisionError), optimizer.sampled():
+                raise ZeroDivisionError
+        one_step(optimizer, weight, 1.0)
+        return weight.detach()
+
+    assert torch.equal(end(True), end(False))
+
+
 def test_a_saved_optimiser_goes_on_bit_for_bit() -> None:
     def end(stop: int) -> Tensor:
         weight = nn.Parameter(torch.ones(3))

@@ -107,7 +107,15 @@ def test_a_gradient_that_is_not_finite_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"data_size": 0}, {"friction": 0.0}, {"friction": 1.5}, {"temperature": -1.0}, {"lr": 0.0}]
+    "bad",
+    [
+        {"data_size": 0},
+        {"friction": 0.0},
+        {"friction": 1.5},
+        {"temperature": -1.0},
+        {"temperature": math.inf},
+        {"lr": 0.0},
+    ],
 )
 def test_bad_numbers(bad: dict[str, float]) -> None:
     given = {"lr": 0.1, "data_size": 10, **bad}

@@ -99,5 +99,12 @@ def test_distillation_is_minimal_at_the_mean_and_scales_with_the_temperature() -
         p, q = ((each / temperature).softmax(-1) for each in (mean, other))
         wanted = temperature**2 * float((p * (p / q).log()).sum(-1).mean())
         assert float(distillation_loss(other, outputs, temperature=temperature)) == pytest.approx(wanted, abs=1e-10)
-    with pytest.raises(ValueError, match="a temperature is positive"):
-        distillation_loss(outputs[0], outputs, temperature=0)
+    for bad in (0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="a temperature is positive"):
+            distillation_loss(outputs[0], outputs, temperature=bad)
+
+
+def test_shapes_that_mean_nothing_to_a_random_loss() -> None:
+    for scores, targets in (((6, 1), (6,)), ((6,), (6, 1)), ((6,), (5,)), ((2, 6, 3), (2, 6))):
+        with pytest.raises(ValueError, match=r"logits are \[N\] on targets of two classes"):
+            ens_loss(torch.zeros(scores), torch.zeros(targets, dtype=torch.int64))

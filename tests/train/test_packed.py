@@ -54,12 +54,26 @@ def test_parameters_follow_the_rule() -> None:
     assert hidden == [alpha**2 / members**2 / gamma] * 3
 
 
+def frozen() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    model[0].requires_grad_(False)
+    return model
+
+
+def same() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    model[1].weight = model[0].weight
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
         (nn.Sequential(nn.Linear(4, 10), nn.Linear(10, 2)), "0: a width of 10 times 0.25 is 2.5"),
         (nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2)), "1 is a LayerNorm"),
         (nn.Sequential(nn.Conv2d(4, 8, 1, groups=2), nn.Conv2d(8, 8, 1)), "0 is a Conv2d; only Linear and plain"),
+        (frozen(), "begins anew and keeps nothing, but these are frozen: 0.weight, 0.bias"),
+        (same(), "narrows each layer by itself, but these are tied: 1.weight to 0.weight"),
         (nn.ReLU(), "a packed ensemble needs weights"),
     ],
 )

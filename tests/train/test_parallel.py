@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,27 @@ def stopped(step: int) -> None:
         raise KeyboardInterrupt
 
 
+def refused(optimiser: str, rank: int) -> str:
+    """What a process says when the loss of the second one alone is NaN, at finite gradients."""
+    model = net()
+    wrapped = nn.parallel.DistributedDataParallel(model)
+
+    def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(network(batch[0]), batch[1]) + (torch.nan if rank else 0.0)
+
+    batches: Any = partial(epoch, rank=rank, world=2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="step 1") as error:
+        train(wrapped, batches, loss, optimizer=OPTIMISERS[optimiser](wrapped), epochs=1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    return str(error.value)
+
+
 def process(rank: int, folder: Path) -> None:
     """What each of the two does: every optimiser, and a run that is interrupted and resumed."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    said = [refused(name, rank) for name in OPTIMISERS]
+    assert all(("the loss is nan" if rank else "the norm of the gradient is nan") in each for each in said), said
     found = {name: learned(name, rank, 2) for name in OPTIMISERS}
     found["whole"] = learned("sgd", rank, 2, dropout=0.5)
     file = folder / "run.pt"

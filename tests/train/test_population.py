@@ -20,9 +20,7 @@ from pluria.train import (
     batch_ensemble,
     late_phase,
     lora,
-    prune_and_tune,
     scale_common,
-    subnetworks,
 )
 from pluria.zoo import network
 from train.runs import tied
@@ -182,26 +180,12 @@ def test_layers_that_are_missing_are_named() -> None:
         batch_ensemble(nn.Linear(2, 2), members=2, init="no")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the kinds norm, last"):
         late_phase(nn.Linear(2, 2), members=2, kind="no")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"no parameter .* ends with haed\.weight, which `own` names"):
+        lora(net(), members=2, own=("6.bias", "haed.weight"))
+    with pytest.raises(ValueError, match="sigma is 0 or more and size 1 or more; got -1 and 8"):
+        late_phase(net(), members=2, sigma=-1)
     with pytest.raises(ValueError, match="rank of an update"):
         lora(nn.Linear(2, 2), members=2, rank=0)
-
-
-@pytest.mark.parametrize("kind", ["batch ensemble", "late norm", "late rank1", "late hyper", "subnetworks", "pruned"])
-def test_what_is_frozen_stays_as_it_is(kind: str) -> None:
-    made = KINDS | {
-        "subnetworks": lambda m: subnetworks(m, members=3),
-        "pruned": lambda m: prune_and_tune(m, members=3),
-    }
-    model = net()
-    model[1].requires_grad_(False)
-    model[4].weight.requires_grad_(False)
-    before = made[kind](model)
-    after = trained(made[kind](model))
-    frozen = [name for name, value in before.named_parameters() if not value.requires_grad]
-    assert any(name.startswith("parts.4/weight") for name in frozen)
-    learned = dict(after.named_parameters())
-    assert all(torch.equal(dict(before.named_parameters())[name], learned[name]) for name in frozen)
-    assert torch.equal(after.ensemble().params(1)["1.weight"], model[1].weight)
 
 
 class Sum(Part):

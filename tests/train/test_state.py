@@ -76,6 +76,20 @@ def test_what_is_not_finite_leaves_the_state_and_is_noted(collector: Collector, 
 
 
 @each
+def test_a_mask_of_attention_is_no_nan(collector: Collector) -> None:
+    model = tied()
+    model.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+    state = collector.start(model)
+    for step in (1, 2, 3):
+        state = collector.update(state, model, step)
+    assert state.count == 3
+    assert torch.equal(collector.ensemble(state).params(0)["mask"], model.mask)
+    with torch.no_grad():
+        model.first.bias.fill_(0.0)[0] = -torch.inf
+    assert collector.update(state, model, 4).skipped == (4,)
+
+
+@each
 def test_nothing_collected_is_refused(collector: Collector) -> None:
     model = tied()
     with pytest.raises(ValueError, match="was collected"):

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from pluria.core.masked import Masked
 from pluria.core.params import params_of
 from pluria.predict import gather, predict
-from pluria.train import claimed_masks, disjoint_masks, masksembles, paired_masks, prune_and_tune, subnetworks
+from pluria.train import (
+    claimed_masks,
+    disjoint_masks,
+    masksembles,
+    packed_ensemble,
+    paired_masks,
+    prune_and_tune,
+    subnetworks,
+)
 from train.test_population import data, net, outputs, trained
 
 
@@ -134,6 +145,22 @@ def test_masksembles_at_scale_one_is_the_network_and_widths_without_masks_are_na
         masksembles(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), members=4, scale=1000.0)
     with pytest.raises(ValueError, match="the scale is 1"):
         masksembles(model, members=3, scale=0.5)
+
+
+def test_layers_without_plain_input_channels_are_refused_by_masksembles() -> None:
+    with pytest.raises(ValueError, match=r"two layers or more, since the first reads all; there is weight"):
+        masksembles(nn.Linear(4, 3), members=2)
+    for layer in (nn.Conv2d(4, 4, 3, groups=4), nn.ConvTranspose2d(4, 6, 3), Conv1D(4, 4)):
+        with pytest.raises(ValueError, match=rf"1\.weight is of a {type(layer).__name__}, grouped or transposed"):
+            masksembles(nn.Sequential(nn.Conv2d(3, 4, 1), layer), members=2)
+
+
+@pytest.mark.parametrize("make", [subnetworks, prune_and_tune, masksembles, disjoint_masks, packed_ensemble])
+def test_no_members_are_refused(make: Any) -> None:
+    with pytest.raises(ValueError, match="one member or more; got 0"):
+        make(net(), members=0)
+    with pytest.raises(ValueError, match="one member or more; got 0"):
+        claimed_masks(net(), lambda model, free, member: params_of(model), members=0)
 
 
 def test_populations_of_masks_save_their_masks() -> None:

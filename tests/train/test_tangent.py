@@ -54,6 +54,23 @@ def test_steps_learn_and_the_point_stays() -> None:
     assert torch.equal(made.network[1].running_mean, net()[1].running_mean)
 
 
+def test_what_is_frozen_has_no_step() -> None:
+    model = net()
+    model[4].weight.requires_grad_(False)
+    made = Tangent(model)
+    assert "4.weight" not in made.params()
+    assert "4.bias" in made.params()
+    torch.autograd.backward(made(data()[0]).square().mean())
+    with torch.no_grad():
+        for value in made.steps.values():
+            value.sub_(0.1 * value.grad)
+        joined = compose([made, made])
+        assert joined.names == made.names
+        assert torch.allclose(joined(data()[0]), made(data()[0]), atol=1e-6)
+    with pytest.raises(ValueError, match="all parameters of the network are frozen"):
+        Tangent(net().requires_grad_(False))
+
+
 def test_mistakes() -> None:
     with pytest.raises(ValueError, match="nothing to compose"):
         compose([])

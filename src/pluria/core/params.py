@@ -68,7 +68,7 @@ def check_finite(params: Params, *, what: str = "the checkpoint") -> None:
 
     A tensor of zeros and -Inf alone passes: it is a mask for attention.
     """
-    bad = [name for name, value in params.items() if value.is_floating_point() and not _finite(value)]
+    bad = [name for name, value in params.items() if value.is_floating_point() and not finite(value)]
     if bad:
         raise CheckpointError(
             f"NaN or Inf in {what}: {listed(bad, 'not finite')}. Give a checkpoint from before it diverged"
@@ -83,7 +83,8 @@ def check_same(several: Iterable[Params]) -> None:
         check_fit(params, first, what=f"checkpoint number {number}")
 
 
-def _finite(value: Tensor) -> bool:
+def finite(value: Tensor) -> bool:
+    """Whether a tensor has no NaN and no Inf, or is a mask for attention: of zeros and -Inf alone."""
     # 8-bit floats cannot be asked by themselves.
     if value.element_size() == 1:
         value = value.to(torch.float32)

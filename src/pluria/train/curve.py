@@ -18,7 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pluria.core.params import Params, params_of
+from pluria.core.model import tensors
+from pluria.core.params import Params, check_same, params_of
 from pluria.numbers.key import Key
 from pluria.train.fresh import fresh_uniforms
 from pluria.train.span import Span
@@ -29,12 +30,13 @@ Shape = Literal["bezier", "polygon"]
 def curve(model: nn.Module, ends: Sequence[Params], *, bends: int = 1) -> Span:
     """A span from one end to the other, both held, with `bends` between them that begin on the straight line.
 
-    Raises ValueError for other than two ends or no bend.
+    Raises ValueError for other than two ends or no bend, CheckpointError for ends of another network.
     """
     if len(ends) != 2 or bends < 1:
         raise ValueError(
             f"a curve goes from one end to another by one bend or more; got {len(ends)} ends, {bends} bends"
         )
+    check_same([tensors(model), *ends])
     first, last = ends
     line = [_between(first, last, j / (bends + 1)) for j in range(1, bends + 1)]
     return Span(model, [first, *line, last], held=(0, bends + 1))

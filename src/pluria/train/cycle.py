@@ -39,7 +39,7 @@ class Cycle:
     low: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
+        if not 1 <= self.steps < math.inf:
             raise ValueError(f"a cycle has 1 step or more; got {self.steps}: fewer steps in the run than cycles?")
         if self.shape not in ("cosine", "triangle"):
             raise ValueError(f"a cycle is a 'cosine' or a 'triangle'; got {self.shape!r}")

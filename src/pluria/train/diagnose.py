@@ -65,6 +65,8 @@ def connectivity(losses: Tensor) -> float:
     """mc of losses `[T]` along a path, its ends first and last."""
     if len(losses) < 3:
         raise ValueError("a path has a point between its ends")
+    if not bool(torch.isfinite(losses).all()):
+        raise ValueError(f"losses along a path are finite; got {losses.tolist()}: a member has diverged, leave it out")
     middle = (losses[0] + losses[-1]) / 2
     return float(middle - losses[(middle - losses).abs().argmax()])
 

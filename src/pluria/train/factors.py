@@ -69,15 +69,16 @@ def batch_ensemble(
 
     init   "ones" (exact: every member is the original), "sign" (random +1 and -1), "normal" (around 1, by `spread`)
 
-    "sign" and "normal" change the function before training, by design. Raises ValueError without such layers.
+    "sign" and "normal" change the function before training, by design. Frozen weights have no factors. Raises
+    ValueError without such layers.
     """
     if init not in ("ones", "sign", "normal"):
         raise ValueError(f"factors begin as 'ones', 'sign' or 'normal'; got {init!r}")
     key = key if isinstance(key, Key) else Key(key)
     parts: dict[str, Part] = {}
-    for name, weight in weights_of(model, "BatchEnsemble").items():
+    for name, weight in weights_of(model, "BatchEnsemble", learned=True).items():
         left, right = (
-            _begin(f"{name}\0{axis}", (members, size), init, spread, key).to(weight.dtype)
+            _begin(f"{name}\0{axis}", (members, size), init, spread, key).to(weight)
             for axis, size in enumerate(weight.shape[:2])
         )
         parts[name] = FactoredPart(weight, left.unsqueeze(2), right.unsqueeze(1), "multiply")
@@ -102,12 +103,14 @@ def lora(
     where   endings of names of the weights that are updated; all linear layers without
     own     endings of names that each member has and learns whole, as its head
 
-    Every member is the original before training. Raises ValueError where no weight has such a name.
+    Every member is the original before training. Raises ValueError where no weight has such a name, for each ending.
     """
     if rank < 1:
         raise ValueError(f"the rank of an update is 1 or more; got {rank}")
     key, factor = key if isinstance(key, Key) else Key(key), 1.0 if scale is None else scale / rank
     parts: dict[str, Part] = {}
+    if lost := [end for end in own if not any(name.endswith(end) for name, _ in model.named_parameters())]:
+        raise ValueError(f"no parameter has a name that ends with {', '.join(lost)}, which `own` names")
     for name, value in model.named_parameters():
         whole = nn.Parameter(value.detach()) if name.endswith(own) and own else None
         frozen = nn.Parameter(value.detach(), requires_grad=False)
@@ -121,19 +124,32 @@ def lora(
         weight = linear[name]
         rows, columns = weight.shape[0], weight.shape[1:].numel()
         bound = gain * math.sqrt(6 / (rank + columns))
-        right = bound * (2 * fresh_uniforms(f"{name}\0A", (members, rank, columns), key) - 1).to(weight.dtype)
-        left = torch.zeros(members, rows, rank, dtype=weight.dtype)
+        right = bound * (2 * fresh_uniforms(f"{name}\0A", (members, rank, columns), key) - 1).to(weight)
+        left = weight.new_zeros(members, rows, rank)
         parts[name] = FactoredPart(weight, left, right, "add", learn=False, scale=factor)
     return Population(model, members=members, parts=parts)
 
 
-def weights_of(model: nn.Module, what: str, *, kinds: tuple[str, ...] = LAYERS) -> dict[str, nn.Parameter]:
-    """Weights of two axes or more of these kinds, one name for each. Raises ValueError where there is none."""
+def weights_of(
+    model: nn.Module, what: str, *, kinds: tuple[str, ...] = LAYERS, learned: bool = False
+) -> dict[str, nn.Parameter]:
+    """Weights of two axes or more of these kinds, one name for each; with `learned` those that are not frozen.
+
+    Raises ValueError where there is none.
+    """
     found, own = roles(model), dict(model.named_parameters())
     weights = {name: value for name, value in own.items() if found[name].kind in kinds and value.ndim > 1}
+    if learned and weights and not any(value.requires_grad for value in weights.values()):
+        raise ValueError(f"{what} needs weights that learn; all of the network's are frozen: {', '.join(weights)}")
     if not weights:
         raise ValueError(f"{what} needs weights of {' or '.join(kinds)} layers; the network has none")
-    return weights
+    return {name: value for name, value in weights.items() if value.requires_grad or not learned}
+
+
+def last_weight(model: nn.Module, what: str) -> str:
+    """The name of the weight of the last layer: a language model's own output layer, or the last in order."""
+    heads = [name for name, role in roles(model).items() if role.kind == "head"]
+    return heads[-1] if heads else list(weights_of(model, what))[-1]
 
 
 def _biases(model: nn.Module, weights: dict[str, Part], members: int) -> dict[str, Part]:

@@ -45,9 +45,10 @@ class IVON(torch.optim.Optimizer):
 
     Several blocks before a step are several samples and are averaged, each with a draw of its own; gradients that are
     accumulated inside ONE block are of one sample, and are added as usual. Parameters without a gradient stay as they
-    are, and frozen ones are not sampled. An exception inside a block puts the mean back and drops that sample. A step
-    whose gradients are not finite is left out, and counted in `skipped`. What `backward` found stays in `.grad`, summed
-    over the blocks, for you to look at; changing it has no effect, so a `GradScaler` unscales inside the block.
+    are, and frozen ones are not sampled. An exception inside a block puts the mean back and drops that sample, so that
+    the next one has its noise. A step whose gradients, or the precision after it, are not finite is left out, and
+    counted in `skipped`. What `backward` found stays in `.grad`, summed over the blocks, for you to look at; changing
+    it has no effect, so a `GradScaler` unscales inside the block.
     """
 
     def __init__(
@@ -100,6 +101,10 @@ class IVON(torch.optim.Optimizer):
                     param.add_(self.std_of(param, group) * noise)
             yield
             self._collect(places, draws)
+        except BaseException:
+            for group in self.param_groups:
+                group["draws"] -= 1
+            raise
         finally:
             self._inside = False
             with torch.no_grad():
@@ -144,27 +149,35 @@ class IVON(torch.optim.Optimizer):
                 loss = closure()
         if not self.param_groups[0]["samples"]:
             raise RuntimeError("no gradients were taken inside `with optimizer.sampled():` since the last step")
-        found = [s["grad"] for s in self.state.values() if "grad" in s]
-        finite = all(bool(torch.isfinite(grad).all()) for grad in found)
+        finite = all(self._fits(param, group) for group in self.param_groups for param in group["params"])
         for group in self.param_groups:
             group["step"] += finite
             group["skipped"] += not finite
             for param in group["params"]:
                 state = self.state[param]
-                grad, curved = state.pop("grad", None), state.pop("curved", None)
+                grad, hess = state.pop("grad", None), state.pop("curved", None)
                 if finite and grad is not None:
-                    self._move(param, group, grad / group["samples"], curved / group["samples"])
+                    self._move(param, group, grad / group["samples"], hess)
             group["samples"] = 0
         return loss
 
-    def _move(self, param: Tensor, group: dict[str, Any], grad: Tensor, curved: Tensor) -> None:
+    def _fits(self, param: Tensor, group: dict[str, Any]) -> bool:
+        """Whether a parameter's gradient is finite, and the precision after it; h then stands in place of h'."""
+        state, rest = self.state[param], 1 - group["beta2"]
+        if "grad" not in state:
+            return True
+        hess, decay, curved = state["hess"], group["weight_decay"], state["curved"] / group["samples"]
+        correction = rest**2 * (hess - curved).square() / (2 * (hess + decay))
+        state["curved"] = group["beta2"] * hess + (rest * curved + correction)
+        precision = group["data_size"] * (state["curved"] + decay)
+        return bool(torch.isfinite(state["grad"]).all() and torch.isfinite(precision).all())
+
+    def _move(self, param: Tensor, group: dict[str, Any], grad: Tensor, hess: Tensor) -> None:
         state, decay = self.state[param], group["weight_decay"]
         # Steps of this parameter: one that had no gradient at first is corrected from its own beginning.
         state["moves"] = state.get("moves", 0) + 1
         state["momentum"].lerp_(grad, 1 - group["beta1"])
-        hess, rest = state["hess"], 1 - group["beta2"]
-        correction = rest**2 * (hess - curved).square() / (2 * (hess + decay))
-        hess.mul_(group["beta2"]).add_(rest * curved + correction)
+        state["hess"] = hess
         rate = group["lr"] * (group["hess_init"] + decay if group["rescale_lr"] else 1.0)
         debiased = state["momentum"] / (1 - group["beta1"] ** state["moves"])
         change = (debiased + decay * param) / (hess + decay)
@@ -173,8 +186,10 @@ class IVON(torch.optim.Optimizer):
     def ensemble(self, model: nn.Module, *, members: int = 8, key: Key | int = 0) -> Ensemble:
         """Members of `model` drawn from the Gaussian; tensors that this optimiser did not learn are shared.
 
-        Raises ValueError where the optimiser holds no parameter of the model.
+        Raises ValueError where the optimiser holds no parameter of the model, RuntimeError inside `sampled`.
         """
+        if self._inside:
+            raise RuntimeError("the weights are sampled now, and their mean is not there; leave the block first")
         key = key if isinstance(key, Key) else Key(key)
         network = unwrapped(model)
         groups = {

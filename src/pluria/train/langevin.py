@@ -49,8 +49,10 @@ class SGHMC(torch.optim.Optimizer):
     ) -> None:
         if data_size < 1 or not 0 < friction <= 1:
             raise ValueError(f"data_size is 1 or more and friction in (0, 1]; got {data_size} and {friction}")
-        if not (lr > 0 and temperature >= 0 and weight_decay >= 0):
-            raise ValueError(f"lr > 0, temperature and weight_decay >= 0; got {lr}, {temperature}, {weight_decay}")
+        if not (lr > 0 and 0 <= temperature < math.inf and weight_decay >= 0):
+            raise ValueError(
+                f"lr > 0, temperature >= 0 and finite, weight_decay >= 0; got {lr}, {temperature}, {weight_decay}"
+            )
         self.key = key if isinstance(key, Key) else Key(key)
         given = {"lr": lr, "temperature": temperature, "friction": friction, "weight_decay": weight_decay}
         super().__init__(params, {**given, "data_size": data_size, "step": 0, "skipped": 0})

@@ -11,6 +11,8 @@ Source: von Oswald et al., "Neural Networks with Late-Phase Weights", ICLR 2021.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from pluria.core.family import Affine, Family
 from pluria.core.model import roles
 from pluria.numbers.key import Key
-from pluria.train.factors import FactoredPart, weights_of
+from pluria.train.factors import FactoredPart, last_weight, weights_of
 from pluria.train.fresh import fresh_normals
 from pluria.train.population import OwnPart, Part, Population
 
@@ -33,7 +35,7 @@ class HyperPart(Part):
         super().__init__()
         self.origin = nn.Parameter(origin.detach().clone(), requires_grad=origin.requires_grad)
         self.directions = nn.Parameter(directions)
-        self.embedding = nn.Parameter(torch.zeros(members, len(directions), dtype=origin.dtype))
+        self.embedding = nn.Parameter(origin.new_zeros(members, len(directions)))
 
     def forward(self, member: int) -> Tensor:
         """The member's tensor."""
@@ -72,18 +74,21 @@ def late_phase(
     sigma   each member's replicas begin at phi + sigma rms(phi) noise; at 0 members are the network itself
     size    of an embedding
 
-    Raises ValueError where the network lacks the layers, naming what was looked for.
+    What is frozen is not replicated. The last layer is a language model's output layer, unless that is tied to the
+    embedding. Raises ValueError where the network lacks the layers, naming what was looked for.
     """
     if kind not in ("norm", "last", "rank1", "hyper"):
         raise ValueError(f"late-phase weights are of the kinds norm, last, rank1 and hyper; got {kind!r}")
+    if not (0 <= sigma < math.inf and size >= 1):
+        raise ValueError(f"sigma is 0 or more and size 1 or more; got {sigma} and {size}")
     key = key if isinstance(key, Key) else Key(key)
-    weights = weights_of(model, "a late phase")
-    head = list(weights)[-1]
     if kind in ("norm", "last"):
-        names = _replicated(model, head, norms=kind == "norm")
         own = dict(model.named_parameters())
+        names = _replicated(model, own, norms=kind == "norm")
         parts: dict[str, Part] = {name: _noisy(name, own[name], members, sigma, key) for name in names}
-    elif kind == "rank1":
+        return Population(model, members=members, parts=parts)
+    weights = weights_of(model, "a late phase", learned=True)
+    if kind == "rank1":
         parts = {name: _ones(name, value, members, sigma, key) for name, value in weights.items()}
     else:
         parts = {name: _hyper(name, value, members, sigma, size, key) for name, value in weights.items()}
@@ -97,13 +102,16 @@ def scale_common(population: Population, gamma: float) -> None:
             value.grad.mul_(gamma)
 
 
-def _replicated(model: nn.Module, head: str, *, norms: bool) -> list[str]:
-    found, own = roles(model), [name for name, _ in model.named_parameters()]
+def _replicated(model: nn.Module, own: Mapping[str, nn.Parameter], *, norms: bool) -> list[str]:
+    found, head = roles(model), last_weight(model, "a late phase")
     last = [name for name in own if name in (head, head.removesuffix("weight") + "bias")]
     affine = [name for name in own if found[name].kind == "norm"]
     if norms and not affine:
         raise ValueError("late-phase norms need norm layers with affine numbers; no layer has 'norm' in its kind")
-    return [*affine, *last] if norms else last
+    names = [*affine, *last] if norms else last
+    if not (learned := [name for name in names if own[name].requires_grad]):
+        raise ValueError(f"nothing to replicate learns; these are frozen: {', '.join(names)}")
+    return learned
 
 
 def _noisy(name: str, value: nn.Parameter, members: int, sigma: float, key: Key) -> OwnPart:

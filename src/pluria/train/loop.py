@@ -129,8 +129,10 @@ def _step(
         for batch in group:
             with torch.autocast(device, dtype=autocast) if autocast is not None else nullcontext():
                 value = loss(model, batch) / len(group)
-            total += _checked(value.item(), "loss")
-            torch.autograd.backward(value)
+            total += value.item()
+            # A loss that is not finite makes all gradients so: where they are shared among processes, all refuse alike.
+            torch.autograd.backward(value, torch.where(value.isfinite(), 1.0, math.nan).to(value))
+        _checked(total, "loss")
         learned = [param for param in model.parameters() if param.grad is not None]
         norm = torch.nn.utils.get_total_norm([param.grad for param in learned if param.grad is not None])
         _checked(norm.item(), "norm of the gradient")

@@ -58,8 +58,13 @@ def ens_loss(logits: Tensor, targets: Tensor, *, key: Key | int = 0, step: int =
     """The loss of logits `[N]` on targets 0 and 1, or `[N, C]` on classes `[N]`; give the number of the step.
 
     With classes the margins are those of one against the rest, f_y and -f_j; the source is of two classes. The value
-    means nothing, its gradient is that of the random loss: watch another figure.
+    means nothing, its gradient is that of the random loss: watch another figure. Raises ValueError for other shapes.
     """
+    if logits.ndim not in (1, 2) or logits.shape[1:] == (1,) or targets.shape != logits.shape[:1]:
+        raise ValueError(
+            "logits are [N] on targets of two classes, or [N, C] of two classes or more; got "
+            f"{tuple(logits.shape)} on targets {tuple(targets.shape)}. Take the one column of a binary network out"
+        )
     key = key if isinstance(key, Key) else Key(key)
     if logits.ndim == 1:
         margins = torch.where(targets > 0, logits, -logits)
@@ -81,8 +86,8 @@ def loss_slopes(margins: Tensor, *, key: Key, step: int = 0) -> Tensor:
 
 def distillation_loss(student: Tensor, teachers: Tensor, *, temperature: float = 1.0) -> Tensor:
     """The loss of a student's logits `[N, C]` on those of the members, `[K, N, C]`, which are held."""
-    if not temperature > 0:
-        raise ValueError(f"a temperature is positive; got {temperature}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"a temperature is positive and finite; got {temperature}")
     mean = (teachers.detach() / temperature).log_softmax(-1).logsumexp(0) - math.log(len(teachers))
     own = (student / temperature).log_softmax(-1)
     return temperature**2 * F.kl_div(own, mean, reduction="batchmean", log_target=True)

@@ -15,11 +15,11 @@ import copy
 import torch
 from torch import nn
 
-from pluria.core.model import tensors
+from pluria.core.model import tensors, ties
 from pluria.numbers.key import Key
 from pluria.train.factors import weights_of
 from pluria.train.fresh import restarted
-from pluria.train.population import OwnPart, Part, Population
+from pluria.train.population import OwnPart, Part, Population, check_members
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
 
@@ -30,9 +30,11 @@ def packed_ensemble(
     """A population of freshly initialised narrow copies of `model`; what it has learned is not used.
 
     Widths of hidden linear and convolutional layers and of batch norms are changed; the first layer reads, and the last
-    gives, what the network's do. Raises ValueError, naming the layer, where a width is not divided, and for norms and
-    layers whose width is not known here.
+    gives, what the network's do. Raises ValueError, naming the layer, where a width is not divided, for norms and
+    layers whose width is not known here, and for parameters that are frozen or tied.
     """
+    check_members(members)
+    _refuse_frozen_and_tied(model)
     key = key if isinstance(key, Key) else Key(key)
     narrow = copy.deepcopy(model)
     names = [name.removesuffix(".weight") for name in weights_of(model, "a packed ensemble")]
@@ -48,6 +50,17 @@ def packed_ensemble(
         for name, value in tensors(starts[0]).items()
     }
     return Population(starts[0], members=members, parts=parts)
+
+
+def _refuse_frozen_and_tied(model: nn.Module) -> None:
+    """Every layer begins anew with tensors of its own, so that neither could be kept."""
+    own = dict(model.named_parameters(remove_duplicate=False))
+    if frozen := [name for name, value in own.items() if not value.requires_grad]:
+        raise ValueError(
+            f"a packed ensemble begins anew and keeps nothing, but these are frozen: {', '.join(frozen[:5])}"
+        )
+    if tied := [f"{name} to {first}" for name, first in ties(model).items() if name in own and name != first]:
+        raise ValueError(f"a packed ensemble narrows each layer by itself, but these are tied: {', '.join(tied[:5])}")
 
 
 def _narrow(name: str, module: nn.Module, share: float, groups: int, *, first: bool, last: bool) -> None:

@@ -94,8 +94,7 @@ class Population(nn.Module):
 
     def __init__(self, model: nn.Module, *, members: int, parts: Mapping[str, Part] | None = None) -> None:
         super().__init__()
-        if members < 1:
-            raise ValueError(f"a population has one member or more; got {members}")
+        check_members(members)
         own, self.members, self.ties = tensors(model), members, ties(model)
         if unknown := [name for name in parts or {} if name not in own]:
             raise ValueError(f"parts for tensors that the network does not have: {', '.join(unknown[:5])}")
@@ -136,6 +135,12 @@ class Population(nn.Module):
         for name, part in self.parts.items():
             assert isinstance(part, Part)
             yield name.replace("/", "."), part
+
+
+def check_members(members: int) -> None:
+    """Raise ValueError for fewer than one member."""
+    if members < 1:
+        raise ValueError(f"a population has one member or more; got {members}")
 
 
 def together(models: Sequence[nn.Module]) -> Population:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Family, Shared
 from pluria.core.model import ties
+from pluria.core.params import finite
 
 WRAPPERS = ("module", "_orig_mod")
 """Where data-parallel and compiled modules keep the network they wrap."""
@@ -65,9 +66,16 @@ def started(model: nn.Module) -> State:
 
 
 def looked_at(state: State, model: nn.Module, step: int) -> tuple[State, dict[str, Tensor] | None]:
-    """The network's tensors by the names they are held under; None where one is not finite, and the step is noted."""
-    params = tensors_of(model, state)
-    if all(bool(torch.isfinite(value).all()) for value in params.values() if value.is_floating_point()):
+    """The network's tensors by the names they are held under; None where one is not finite, and the step is noted.
+
+    Buffers may be masks for attention; a parameter with -Inf has no mean.
+    """
+    params, learned = tensors_of(model, state), trainable(model)
+    if all(
+        bool(torch.isfinite(value).all()) if name in learned else finite(value)
+        for name, value in params.items()
+        if value.is_floating_point()
+    ):
         return state, params
     return replace(state, skipped=(*state.skipped, step)), None
 

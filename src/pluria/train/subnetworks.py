@@ -20,14 +20,17 @@ from torch import Tensor, nn
 from pluria.core.params import Params
 from pluria.numbers.key import Key
 from pluria.train.masks import MaskedPart, Masks, channel_masks, disjoint_masks, hidden_weights, paired_masks
-from pluria.train.population import OwnPart, Part, Population
+from pluria.train.population import OwnPart, Part, Population, check_members
 
 
 def subnetworks(model: nn.Module, *, members: int = 4, masks: Masks | None = None, key: Key | int = 0) -> Population:
     """A population whose members own disjoint parts of the hidden weights, at random unless `masks` are given.
 
-    Training one member leaves the others' outputs bit for bit as they were, as long as the optimiser is told of its
-    parameters alone or has no weight decay. Raises ValueError for masks that overlap, or a network of one layer.
+    Training one member leaves the others' outputs bit for bit as they were under an optimiser without weight decay that
+    has trained none of the others: the base is one parameter of all members, and decay, or momentum that is left from
+    training them, moves the rest of it too. Make the optimiser anew for each member.
+
+    Raises ValueError for masks that overlap, or a network of one layer.
     """
     given = disjoint_masks(model, members=members, key=key) if masks is None else masks
     for name, mask in given.items():
@@ -65,6 +68,7 @@ def claimed_masks(
     `fit(model, free, member)` trains the elements of the hidden weights that `free` marks, bool by name, and gives the
     network's tensors. Ties go to the earlier element.
     """
+    check_members(members)
     weights = hidden_weights(model, "a split into subnetworks")
     free = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
     rows: dict[str, list[Tensor]] = {name: [] for name in weights}

@@ -24,16 +24,20 @@ from pluria.train.forward import directional
 class Tangent(nn.Module):
     """The network `model` at its tangent: `steps` are v, zero at first; its own tensors are held.
 
+    Parameters that `model` holds frozen have no step; given `steps` say by their names which have one.
+
     `output` tensors only. Norms and dropout are those of evaluation mode.
     """
 
     def __init__(self, model: nn.Module, steps: Params | None = None) -> None:
         super().__init__()
-        self.network = copy.deepcopy(model).eval().requires_grad_(False)
-        self.names = [name for name, value in self.network.named_parameters() if value.is_floating_point()]
-        own = dict(self.network.named_parameters())
+        own = dict(model.named_parameters())
+        self.names = [name for name, value in own.items() if (value.requires_grad if steps is None else name in steps)]
+        if not self.names:
+            raise ValueError("nothing learns: all parameters of the network are frozen")
         if steps is not None:
             check_same([{name: own[name] for name in self.names}, steps])
+        self.network = copy.deepcopy(model).eval().requires_grad_(False)
         start = {
             name: torch.zeros_like(own[name]) if steps is None else steps[name].detach().clone() for name in self.names
         }

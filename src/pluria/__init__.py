@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pluria.pool.temperature import fit_temperature
     from pluria.predict.gather import gather
     from pluria.recipe.choose import choose
-    from pluria.recipe.merging.files import Merge, merge_files
+    from pluria.recipe.merging.files import merge_files
+    from pluria.recipe.merging.spec import Merge
     from pluria.report.compare import Comparison, compare
     from pluria.sample.choose import choose_format
     from pluria.sample.compensated import compensated, gptq
@@ -60,7 +61,8 @@ _WHERE = {
     "pool.temperature": ("fit_temperature",),
     "predict.gather": ("gather",),
     "recipe.choose": ("choose",),
-    "recipe.merging.files": ("Merge", "merge_files"),
+    "recipe.merging.files": ("merge_files",),
+    "recipe.merging.spec": ("Merge",),
     "report.compare": ("Comparison", "compare"),
     "sample.choose": ("choose_format",),
     "sample.compensated": ("compensated", "gptq"),

@@ -72,7 +72,7 @@ def test_adapters_go_into_their_base_as_peft_puts_them(here: Path, pluria: Pluri
     assert done.code == 0, done.err
     assert close(params_of(network_in("merged")), by_peft("one", "two"))
     told = json.loads(Path("merged/merge.json").read_text())
-    assert [one["file"] for one in told["adapters"]] == ["adapter_model.safetensors"] * 2
+    assert [one["file"] for one in told["adapters"]] == ["adapter_config.json", "adapter_model.safetensors"] * 2
     given = ("--base", "base", "--set", "weights=[1, -1]", "--out", "merged.safetensors")
     assert pluria("merge", "add_adapters", "one", "one", *given).code == 0
     base = params_of(network_in("base"))
@@ -199,7 +199,7 @@ def test_mistakes(here: Path, pluria: Pluria, arguments: tuple[str, ...], said: 
 def test_an_adapter_is_not_written_over_what_is_there(here: Path, pluria: Pluria) -> None:
     for out, said in (
         ("two", "something already"),
-        ("one", "one of the models"),
+        ("one", "one holds the other"),
         ("new.txt", "an adapter is a folder"),
     ):
         done = pluria("merge", "sum_adapters", "one", "--out", out)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
@@ -224,7 +225,9 @@ def test_gossip_gives_as_many_models_as_it_takes(models: list[Params], pluria: P
     for k in range(3):
         assert same(load_file(tmp_path / "round" / f"member-000{k}.safetensors"), mixed.params(k))
     said = pluria("merge", "mix", *MODELS, "--set", ring, "--out", tmp_path / "round").err
-    assert "mix gives as many models as it takes; name a new folder" in said
+    assert "there is something already; name another folder" in said
+    said = pluria("merge", "mix", *MODELS, "--set", ring, "--out", tmp_path / "round.safetensors").err
+    assert "mix gives as many models as it takes; name a folder" in said
 
 
 def test_a_zipped_trunk_leaves_each_model_its_head(models: list[Params], pluria: Pluria, tmp_path: Path) -> None:
@@ -267,6 +270,38 @@ def test_mistakes(models: list[Params], pluria: Pluria, arguments: tuple[Any, ..
     assert done.code == 2
     assert said in done.err
     assert not Path("out.safetensors").exists()
+
+
+def test_the_manifest_is_enough_to_merge_again(models: list[Params], pluria: Pluria) -> None:
+    given = (
+        "learned_soup",
+        *MODELS[:2],
+        *NETWORK,
+        "--data",
+        "held.npz",
+        "--set",
+        "steps=2",
+        "--out",
+        "out.safetensors",
+    )
+    runs = []
+    for more in (("--batch", 100), ("--batch", 100, "--rows", 50), ("--batch", 100, "--repair")):
+        assert pluria("merge", *given, *more, "--out", "out.safetensors").code == 0
+        with safe_open("out.safetensors", "pt") as file:
+            runs.append(json.loads(file.metadata()["merge"])["run"])
+    wanted = {"model": "mlp", "argument": {"inputs": 64, "classes": 10, "hidden": [12]}, "data": ["held.npz"]}
+    assert {name: runs[0][name] for name in wanted} == wanted
+    assert (runs[0]["batch"], runs[0]["align"], runs[0]["repair"]) == (100, None, False)
+    assert runs[2]["repair"]
+    assert runs[0]["rows_sha256"] == runs[2]["rows_sha256"] != runs[1]["rows_sha256"]
+
+
+def test_statistics_are_not_written_over_what_they_are_of(models: list[Params], pluria: Pluria) -> None:
+    before = load_file(MODELS[0])
+    done = pluria("statistics", "fisher", MODELS[0], *NETWORK, "--data", "held.npz", "--out", MODELS[0])
+    assert done.code == 2
+    assert "or one holds the other" in done.err
+    assert same(load_file(MODELS[0]), before)
 
 
 @pytest.mark.parametrize(

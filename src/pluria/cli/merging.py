@@ -112,11 +112,13 @@ def statistics(
     Example: pluria statistics fisher a.safetensors --model my.net:Net --data a.npz --out fisher-a.safetensors
     """
     from pluria.recipe.merging.statistics import measured
+    from pluria.recipe.merging.target import refuse_inputs
     from pluria.recipe.parts import Network
     from pluria.recipe.resolve import load_network
     from pluria.store.tensors import write_tensors
 
     ready(out)
+    refuse_inputs(out, [], [path for path in (*_files(checkpoint), Path(data)) if path.is_file()])
     with mistakes():
         spec = Network(model=model, arguments=pairs(argument, "--argument"), checkpoint=checkpoint)
         network, _ = load_network(spec, trust=trust)
@@ -138,7 +140,9 @@ def _merged(
     from pluria.recipe.merging import merge_files
     from pluria.recipe.merging.adapters import ONTO_BASE, TO_FOLDER, onto_base, write_adapter
     from pluria.recipe.merging.held import merge_held
+    from pluria.recipe.merging.target import refuse_inputs
 
+    refuse_inputs(out, [], [Path(data) for data in run["data"] if Path(data).is_file()])
     asks = bool(run["model"] or run["data"] or run["align"] or run["repair"])
     runs = asks or any(row.runner for row in methods("merge") if row.name == spec.method)
     if runs and spec.method in (*ONTO_BASE, *TO_FOLDER):
@@ -151,6 +155,12 @@ def _merged(
     else:
         cost = merge_held(spec, out, **options, **_bench(run))
     return {"parameters": cost.parameters, "cost": vars(cost)}
+
+
+def _files(checkpoint: str) -> list[Path]:
+    """The files of a checkpoint, or of its folder."""
+    place = Path(checkpoint)
+    return list(place.iterdir()) if place.is_dir() else [place]
 
 
 def _bench(run: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +178,8 @@ def _bench(run: dict[str, Any]) -> dict[str, Any]:
     spec = Network(model=run["model"], arguments=run["argument"])
     network = built(spec, trust=run["trust"])
     sets = [rows_for(network, data, run["data_argument"], run["rows"]) for data in run["data"]]
-    return {**ready, "network": network, "rows": [held.batches(run["batch"]) for held in sets]}
+    about = {name: run[name] for name in ("model", "argument", "data", "data_argument", "batch")}
+    return {**ready, "network": network, "rows": [held.batches(run["batch"]) for held in sets], "about": about}
 
 
 def _spec(method: str, models: list[str], held: dict[str, Any]) -> Merge:

@@ -8,7 +8,6 @@ Shards are those of the source where the names are the source's; otherwise tenso
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import CheckpointError
 from pluria.store.outline import outline_in
-from pluria.store.shards import SHARD, beside, dealt, safe, take_place, write_index
+from pluria.store.shards import SHARD, appearing, beside, dealt, safe, write_index
 from pluria.store.tensors import write_made
 
 
@@ -47,17 +46,12 @@ def export_folder(
     place, origin = Path(os.path.realpath(folder)), Path(source)
     _refuse(ensemble, member, place, origin, overwrite, shard)
     files = _files(ensemble, origin, shard)
-    temporary = place.parent / f".pluria-{secrets.token_hex(8)}.tmp"
-    temporary.mkdir(parents=True)
-    try:
+    with appearing(place) as temporary:
         for own, names in files.items():
             _write(ensemble, member, temporary / own, names)
         write_index(temporary, files, {name: _size(ensemble, name) for names in files.values() for name in names})
         for file in beside(origin):
             shutil.copy(file, temporary / file.name)
-        take_place(temporary, place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Path(folder)
 
 

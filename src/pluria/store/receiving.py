@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pluria.core.errors import PluriaError
 from pluria.store.atomic import flush_folder
-from pluria.store.shards import take_place
+from pluria.store.shards import put_back, take_place
 from pluria.store.tensors import header, raw
 
 COMMIT = 2**28
@@ -117,6 +117,7 @@ def receiving(
     work = work_folder(target)
     try:
         with _locked(work), contextlib.ExitStack() as stack:
+            put_back(Path(os.path.realpath(target)))
             known = hashlib.sha256("\0".join([identity, *map(str, _layout(files, texts))]).encode()).hexdigest()
             receiver = _opened(work, files, texts, known, restart, stack)
             stack.callback(receiver.flusher.shutdown)

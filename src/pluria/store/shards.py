@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from pluria.store.atomic import flush_folder
 
 SHARD = 5_000_000_000
 """Bytes in a shard, where the source had none or others."""
@@ -61,9 +65,38 @@ def beside(origin: Path) -> list[Path]:
     ]
 
 
+@contextmanager
+def appearing(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to be filled, which takes the place of `folder` when the block ends without an error."""
+    place = Path(os.path.realpath(folder))
+    put_back(place)
+    temporary = place.parent / f".pluria-{secrets.token_hex(8)}.tmp"
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        flush_folder(temporary)
+        take_place(temporary, place)
+        flush_folder(place.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_back(place: Path) -> None:
+    """Undo what is left of a `take_place` that was killed: the old folder returns where no new one is."""
+    old = _aside(place)
+    if old.is_dir() and place.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.is_dir():
+        os.replace(old, place)
+
+
+def _aside(place: Path) -> Path:
+    return place.parent / f".{place.name}.pluria-old"
+
+
 def take_place(temporary: Path, place: Path) -> None:
     """Put a finished folder where it belongs; an old one is moved out of the way first, and then removed."""
-    old = temporary.with_suffix(".old")
+    old = _aside(place)
     if place.is_dir():
         os.replace(place, old)
     try:

@@ -51,7 +51,9 @@ def test_the_bits_are_those_of_memory_and_the_hashes_are_told(method: str, tmp_p
         assert torch.equal(found[name], value), name
     with safe_open(out, "pt") as file:
         told = json.loads(file.metadata()["merge"])["statistics"]
-    assert told == [{"file": Path(path).name, "sha256": digest(Path(path))} for path in paths]
+    assert told == [
+        {"file": Path(path).name, "bytes": Path(path).stat().st_size, "sha256": digest(Path(path))} for path in paths
+    ]
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -6,21 +6,24 @@ adapted           the same, with weights that texts of a new domain give: `compo
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from pluria.core.adapter import Adapter
-from pluria.core.errors import PluriaError
 from pluria.merge.adapters import extract_adapter, sum_adapters
 from pluria.merge.adding import adding
 from pluria.merge.rule import Rules
-from pluria.recipe.merging.files import Merge
+from pluria.recipe.merging.manifest import AdapterFiles, Origin, inputs, whole
+from pluria.recipe.merging.spec import Merge
+from pluria.recipe.merging.target import folder_of, refuse_inputs, write_manifest
 from pluria.store.checkpoint import read_checkpoint
 from pluria.store.peft import read_peft, write_peft
+from pluria.store.shards import appearing
+from pluria.store.streamed import streamed
 
 ONTO_BASE = ("add_adapters", "adapted")
 """Methods whose models are adapters, and whose one member is the base."""
@@ -73,22 +76,26 @@ def write_adapter(merge: Merge, out: Path, *, overwrite: bool = False, dry_run: 
 
     Raises PluriaError where `out` is a file or a model, FileExistsError for a folder that is not empty.
     """
-    paths = [Path(path) for path in (*merge.models, *filter(None, [merge.base]))]
-    if any(os.path.realpath(path) == os.path.realpath(out) for path in paths):
-        raise PluriaError(f"{out} is one of the models; name another place")
-    if out.is_file() or out.suffix == ".safetensors":
-        raise PluriaError(f"{out}: an adapter is a folder; name one")
-    if not out.absolute().parent.is_dir():
-        raise PluriaError(f"{out}: there is no folder {out.absolute().parent}; make it first")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise FileExistsError(17, "there is something already; name another folder, or have it replaced by overwrite",
-                              str(out))  # fmt: skip
+    refuse_inputs(out, [], inputs(merge))
+    folder_of(out, "an adapter is a folder", overwrite)
     made = TO_FOLDER[merge.method](merge)
     if not made:
         raise ValueError("the models are equal, so there is nothing for an adapter to hold")
     if not dry_run:
-        write_peft(made, out)
+        with _origins(merge) as sources, appearing(out) as folder:
+            write_peft(made, folder)
+            write_manifest(folder, whole(merge, sources))
     return len(made)
+
+
+@contextmanager
+def _origins(merge: Merge) -> Iterator[list[Origin]]:
+    """What the models of a method of `TO_FOLDER` are read from."""
+    if merge.method == "sum_adapters":
+        yield [AdapterFiles(path) for path in merge.models]
+    else:
+        with streamed([*merge.models, *([] if merge.base is None else [merge.base])]) as sources:
+            yield list(sources)
 
 
 def _options(merge: Merge, known: Sequence[str]) -> dict[str, Any]:

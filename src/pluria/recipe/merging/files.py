@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from torch import Tensor
 from pluria.core.errors import CheckpointError, PluriaError
 from pluria.core.weights import checked_weights
 from pluria.merge.engine import Leaf, Task, run
-from pluria.merge.leaves import Counters, leaves_of, whole_numbers
+from pluria.merge.leaves import leaves_of, whole_numbers
 from pluria.merge.rule import Named, Rule, Rules
 from pluria.recipe.catalogue import methods
 from pluria.recipe.merging.cost import Cost, cost_of
-from pluria.recipe.merging.statistics import hashes as hashes_of
-from pluria.recipe.merging.target import Layout, layout_of, write_beside
+from pluria.recipe.merging.manifest import inputs, manifest
+from pluria.recipe.merging.spec import Merge
+from pluria.recipe.merging.target import Layout, layout_of, refuse_inputs, write_beside
 from pluria.recipe.method import Method
 from pluria.recipe.plain import nearest_name
 from pluria.recipe.typed import check_type
@@ -34,38 +34,6 @@ from pluria.store.receiving import Receiver, receiving
 from pluria.store.shards import SHARD
 from pluria.store.streamed import Streamed, hashed, streamed
 from pluria.store.tensors import DTYPES
-
-Settings = tuple[Sequence[float] | None, Mapping[str, Any]]
-"""Mixing weights of the models, None for equal ones, and the method's options."""
-
-Varying = Callable[[Sequence[str]], Callable[[str], Settings]]
-"""All names of a model -> a tensor's name -> its settings."""
-
-HASH = "0" * 64
-
-
-@dataclass(frozen=True)
-class Merge:
-    """A merge of files as data.
-
-    method     a leafwise method of the catalogue; `options` are its own
-    models     paths: safetensors or torch files, Hugging Face folders
-    weights    one for each model, not negative; they are normalised. None: equal
-    dtype      of what is written, "bfloat16"; None: that of the models, which must agree
-    varying    settings that differ from tensor to tensor, in place of `weights` and `options`
-    about      what the manifest says of `varying`
-    """
-
-    method: str
-    models: tuple[str, ...]
-    base: str | None = None
-    weights: Sequence[float] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    dtype: str | None = None
-    counters: Counters = "first"
-    seed: int = 0
-    varying: Varying | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def merge_files(
@@ -96,7 +64,8 @@ def merge_files(
     with streamed([*merge.models, *([] if merge.base is None else [merge.base])]) as sources:
         members, base = sources[: len(merge.models)], None if merge.base is None else sources[-1]
         leaves = _leaves(merge, members, base)
-        layout = layout_of(sources, base or members[0], leaves, Path(out), shard=shard, overwrite=overwrite)
+        refuse_inputs(Path(out), sources, inputs(merge))
+        layout = layout_of(base or members[0], leaves, Path(out), shard=shard, overwrite=overwrite)
         count = torch.get_num_threads() if threads is None else threads
         cost = cost_of(leaves, sources, layout, count)
         whole = whole_numbers(members, base, merge.counters)
@@ -252,29 +221,3 @@ def _hashes(sources: Sequence[Streamed], threads: int) -> Iterator[Callable[[], 
         yield lambda: {file: future.result() for file, future in zip(files, futures, strict=True)}
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def manifest(merge: Merge, sources: Sequence[Streamed], hashes: Mapping[Path, str]) -> dict[str, Any]:
-    """What was merged, as data: method, options, weights, and each source with the sizes and hashes of its files."""
-    told = [
-        {
-            "path": source.label,
-            "files": [
-                {"file": file.name, "bytes": file.stat().st_size, "sha256": hashes.get(file, HASH)}
-                for file in source.files
-            ],
-        }
-        for source in sources
-    ]
-    settings = dict(merge.about) or {"weights": merge.weights, "options": dict(merge.options)}
-    return {
-        "format": 1,
-        "method": merge.method,
-        **settings,
-        **hashes_of(merge.options),
-        "seed": merge.seed,
-        "dtype": merge.dtype,
-        "counters": merge.counters,
-        "models": told[: len(merge.models)],
-        "base": told[-1] if merge.base is not None else None,
-    }

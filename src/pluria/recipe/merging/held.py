@@ -5,12 +5,14 @@ headers -> checks, layout, cost -> (told, nothing written yet) -> models and net
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import nn
@@ -26,15 +28,18 @@ from pluria.merge.leaves import leaves_of
 from pluria.merge.linear import linear
 from pluria.recipe.merging.bench import Bench, check_rows
 from pluria.recipe.merging.cost import Cost, cost_of
-from pluria.recipe.merging.files import Merge, checked_options, dtype_of, manifest, normalised, rule_of
-from pluria.recipe.merging.target import Layout, layout_of, write_beside
+from pluria.recipe.merging.files import checked_options, dtype_of, normalised, rule_of
+from pluria.recipe.merging.manifest import inputs, whole
+from pluria.recipe.merging.spec import Merge
+from pluria.recipe.merging.target import Layout, folder_of, layout_of, refuse_inputs, write_beside, write_manifest
 from pluria.recipe.method import Method
 from pluria.store.checkpoint import read_checkpoint
 from pluria.store.export import export_members
 from pluria.store.pretrained import network_in
 from pluria.store.receiving import receiving
-from pluria.store.shards import SHARD
-from pluria.store.streamed import Streamed, hashed, streamed
+from pluria.store.shards import SHARD, appearing
+from pluria.store.streamed import Streamed, streamed
+from pluria.store.tensors import raw
 from pluria.zoo.dataset import Batches
 
 TO_MEMBERS = ("mix", "zip_trunk")
@@ -52,6 +57,7 @@ def merge_held(
     shard: int = SHARD,
     overwrite: bool = False,
     dry_run: bool = False,
+    about: Mapping[str, Any] = MappingProxyType({}),
     told: Callable[[Cost], None] = lambda cost: None,
 ) -> Cost:
     """Merge checkpoints that are held in memory into `out`, by any method that is no rule, or by a rule.
@@ -59,6 +65,7 @@ def merge_held(
     network   what the models' tensors belong to; `rows` are batches that it is run on, one set or one for each model
     align     re-basin before the merge: hidden places of all models permuted to those of the first
     repair    after it: batch-norm statistics refreshed, or layers that vary too little made larger
+    about     what the manifest says of the network and the rows beside the rows' own hashes
 
     Raises what `merge_files` raises, and ValueError for a network or rows that are missing, or that nothing reads.
     """
@@ -78,11 +85,12 @@ def merge_held(
             ensemble = stack(held[: len(members)]).reweight(weights)
             bench = Bench(ensemble, None if base is None else held[-1], network, tuple(rows), merge.seed, repair)
             bench = bench if align is None else _aligned(bench, align)
-            made = _made(row, merge, bench)
+            run = {**about, "rows_sha256": list(map(hashed_rows, rows)), "align": align, "repair": repair}
+            made, final = _made(row, merge, bench), whole(merge, sources, run=run)
             if isinstance(made, Ensemble):
-                export_members(made, layout.out)
+                write_members(made, layout.out, final)
             else:
-                _put(merge, sources, layout, leaves, _as_stored(made, network, layout))
+                _put(merge, final, layout, leaves, _as_stored(made, network, layout))
     return cost
 
 
@@ -133,10 +141,10 @@ def _layout(
     merge: Merge, sources: Sequence[Streamed], first: Streamed, leaves: Sequence[Leaf], out: Path, shard: int,
     overwrite: bool,
 ) -> Layout:  # fmt: skip
+    refuse_inputs(out, sources, inputs(merge))
     if merge.method not in TO_MEMBERS:
-        return layout_of(sources, first, leaves, out, shard=shard, overwrite=overwrite)
-    if out.suffix or out.is_file() or (out.is_dir() and any(out.iterdir()) and not overwrite):
-        raise PluriaError(f"{out}: {merge.method} gives as many models as it takes; name a new folder")
+        return layout_of(first, leaves, out, shard=shard, overwrite=overwrite)
+    folder_of(out, f"{merge.method} gives as many models as it takes", overwrite)
     return Layout(out, {f"{k}": dict(first.outline) for k in range(len(merge.models))}, None)
 
 
@@ -158,9 +166,24 @@ def _as_stored(made: Params, network: nn.Module | None, layout: Layout) -> Param
         return read_checkpoint(folder).params
 
 
-def _put(merge: Merge, sources: Sequence[Streamed], layout: Layout, leaves: Sequence[Leaf], made: Params) -> None:
+def hashed_rows(rows: Batches) -> str:
+    """sha256 of all inputs and targets, in their order."""
+    digest = hashlib.sha256()
+    for batch in rows:
+        for tensor in batch:
+            digest.update(raw(tensor.contiguous()))
+    return digest.hexdigest()
+
+
+def write_members(ensemble: Ensemble, out: Path, final: Mapping[str, Any]) -> None:
+    """Write members and where they came from as one folder, which appears whole."""
+    with appearing(out) as folder:
+        export_members(ensemble, folder)
+        write_manifest(folder, final)
+
+
+def _put(merge: Merge, final: Mapping[str, Any], layout: Layout, leaves: Sequence[Leaf], made: Params) -> None:
     """Write what was merged, with where it came from."""
-    final = manifest(merge, sources, {file: hashed(file) for source in sources for file in source.files})
     identity, texts = json.dumps(final, sort_keys=True), layout.texts(final)
     kinds = {leaf.name: leaf.dtype for leaf in leaves}
     options: dict[str, Any] = {"identity": identity, "folder": layout.origin is not None, "restart": True}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pluria.core.errors import RecipeError
-from pluria.recipe.merging.files import Merge, Settings
+from pluria.recipe.merging.spec import Merge, Settings
 from pluria.recipe.merging.translate import FORMS, PER_MODEL, translated
 from pluria.recipe.plain import nearest_name, read_plain
 

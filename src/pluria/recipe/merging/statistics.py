@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,8 +12,6 @@ from pluria.merge.fisher import fisher as fisher_merge
 from pluria.merge.information import fisher_information
 from pluria.merge.regmean import regmean as regmean_merge
 from pluria.merge.rule import Rules
-from pluria.store.peft import TENSORS
-from pluria.store.streamed import hashed
 from pluria.store.tensors import opened, read_tensor
 
 
@@ -47,16 +44,6 @@ def measured(
     from pluria.sample.moments import moments  # here, since merges of files need nothing that draws members
 
     return moments(network, inputs).second
-
-
-def hashes(options: Mapping[str, Any]) -> dict[str, Any]:
-    """For a manifest: the files of statistics or adapters among the options, with their hashes."""
-    found = {}
-    for option, paths in options.items():
-        if option in ("statistics", "adapters"):
-            files = [Path(path) / TENSORS if option == "adapters" else Path(path) for path in paths]
-            found[option] = [{"file": file.name, "sha256": hashed(file)} for file in files]
-    return found
 
 
 def _tables(paths: Sequence[str]) -> list[dict[str, Tensor]]:

@@ -41,20 +41,17 @@ class Layout:
         return {file: {"format": "pt", **more} for file in self.files}
 
 
-def layout_of(
-    sources: Sequence[Streamed], first: Streamed, leaves: Sequence[Leaf], out: Path, *, shard: int, overwrite: bool
-) -> Layout:
+def layout_of(first: Streamed, leaves: Sequence[Leaf], out: Path, *, shard: int, overwrite: bool) -> Layout:
     """The files of `out`: one where it ends in `.safetensors`, else a folder with the shards of `first`.
 
-    Raises PluriaError where `out` is a source, holds one, or cannot be a folder of that kind; FileExistsError for a
-    folder that is not empty.
+    Raises PluriaError where `out` cannot be a folder of that kind; FileExistsError for a folder that is not empty.
     """
     kinds = {leaf.name: leaf.dtype for leaf in leaves}
     made = {
         name: torch.empty(value.shape, dtype=kinds.get(first.ties.get(name, name), value.dtype), device="meta")
         for name, value in first.outline.items()
     }
-    _refuse(sources, out, overwrite)
+    _refuse(out, overwrite)
     if out.suffix == ".safetensors":
         return Layout(out, {out.name: made}, None)
     origin = Path(first.label)
@@ -78,12 +75,24 @@ def _dealt(origin: Path, made: Mapping[str, Tensor], shard: int) -> dict[str, di
     return {file: {name: made[name] for name in names} for file, names in dealt(sizes, shard).items()}
 
 
-def _refuse(sources: Sequence[Streamed], out: Path, overwrite: bool) -> None:
+def refuse_inputs(out: Path, sources: Sequence[Streamed], also: Sequence[Path] = ()) -> None:
+    """Raise PluriaError where `out` is something that is read, holds it, or lies in it."""
     place = Path(os.path.realpath(out))
-    for source in sources:
-        own = [Path(os.path.realpath(path)) for path in (Path(source.label), *source.files)]
-        if any(path == place or place in path.parents or path in place.parents for path in own):
-            raise PluriaError(f"{out} is {source.label}, or one holds the other; name another place")
+    for path in [*(path for source in sources for path in (Path(source.label), *source.files)), *also]:
+        own = Path(os.path.realpath(path))
+        if own == place or place in own.parents or own in place.parents:
+            raise PluriaError(f"{out} is {path}, or one holds the other; name another place")
+
+
+def folder_of(out: Path, what: str, overwrite: bool) -> None:
+    """Raise PluriaError where `out` cannot be a folder, FileExistsError for one that is not empty."""
+    if out.is_file() or out.suffix == ".safetensors":
+        raise PluriaError(f"{out}: {what}; name a folder")
+    _refuse(out, overwrite)
+
+
+def _refuse(out: Path, overwrite: bool) -> None:
+    place = Path(os.path.realpath(out))
     if not place.parent.is_dir():
         raise PluriaError(f"{out}: there is no folder {place.parent}; make it first")
     if out.suffix == ".safetensors":
@@ -95,6 +104,11 @@ def _refuse(sources: Sequence[Streamed], out: Path, overwrite: bool) -> None:
         )
 
 
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Put `merge.json` into a folder that is being written."""
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
 def write_beside(folder: Path, layout: Layout, manifest: Mapping[str, Any], dtype: str | None) -> None:
     """Put the index, the manifest and what the origin has beside its tensors into a folder that is being written."""
     if layout.origin is None:
@@ -102,7 +116,7 @@ def write_beside(folder: Path, layout: Layout, manifest: Mapping[str, Any], dtyp
     for file in beside(layout.origin):
         shutil.copy(file, folder / file.name)
     write_index(folder, {file: list(names) for file, names in layout.files.items()}, layout.sizes)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_manifest(folder, manifest)
     if dtype is not None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         # Old versions of the library call it torch_dtype.

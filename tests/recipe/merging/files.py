@@ -11,9 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-SHAPES = {f"layers.{i}.{n}": s for i in range(3) for n, s in {"w": (300, 701), "norm": (300,)}.items()} | {
-    "emb": (70, 9)
-}
+
+def shapes(layers: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a model of so many layers."""
+    each = {"w": (300, 701), "norm": (300,)}
+    return {f"layers.{i}.{name}": shape for i in range(layers) for name, shape in each.items()} | {"emb": (70, 9)}
+
+
+SHAPES = shapes(3)
 
 SCRIPT = """
 import sys
@@ -26,20 +31,20 @@ merge_files(Merge(method, tuple(models[1:]), models[0]), out, threads=int(thread
 """
 
 
-def params(seed: int, dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
+def params(seed: int, dtype: torch.dtype = torch.bfloat16, layers: int = 3) -> dict[str, Tensor]:
     """One model: small changes of a common one."""
     base, draw = torch.Generator().manual_seed(99), torch.Generator().manual_seed(seed)
     return {
         name: (torch.randn(shape, generator=base) + 0.05 * torch.randn(shape, generator=draw)).to(dtype)
-        for name, shape in SHAPES.items()
+        for name, shape in shapes(layers).items()
     } | {"bn.num_batches_tracked": torch.tensor(seed)}
 
 
-def write(folder: Path, count: int = 3, dtype: torch.dtype = torch.bfloat16) -> list[str]:
+def write(folder: Path, count: int = 3, dtype: torch.dtype = torch.bfloat16, layers: int = 3) -> list[str]:
     """`count` safetensors files."""
     paths = [str(folder / f"{seed}.safetensors") for seed in range(count)]
     for seed, path in enumerate(paths):
-        save_file(params(seed, dtype), path, {"format": "pt"})
+        save_file(params(seed, dtype, layers), path, {"format": "pt"})
     return paths
 
 

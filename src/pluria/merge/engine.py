@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,16 +84,20 @@ Chunks = Sequence[Sequence[Span]]
 Mapper = Callable[[Callable[[Sequence[Span]], Any], Chunks], Iterable[Any]]
 
 
-def run(task: Task, leaves: Sequence[Leaf], *, threads: int = 1, chunk: int = CHUNK) -> None:
+def run(
+    task: Task, leaves: Sequence[Leaf], *, skip: Collection[str] = (), threads: int = 1, chunk: int = CHUNK
+) -> None:
     """Merge `leaves` in their order; `done` is called for each as it is finished.
 
+    skip    names of leaves that are merged already: what measures the whole model measures them too
     chunk   pieces that a thread takes at a time
 
     Raises CheckpointError for NaN or Inf, in a member, in the base or in what was merged.
     """
     with _workers(threads) as pool:
         spread = partial(_spread, pool, 2 * threads)
-        whole = [leaf for leaf in leaves if leaf.rule.scope == "model"]
+        left = [leaf for leaf in leaves if leaf.name not in skip]
+        whole = [leaf for leaf in leaves if leaf.rule.scope == "model"] if left else []
         chunks = dict(_numbered(sorted(whole, key=lambda leaf: leaf.name), chunk))
         found = _measured(task, whole[0].rule, [c for cs in chunks.values() for c in cs], spread) if whole else None
 
@@ -104,7 +108,7 @@ def run(task: Task, leaves: Sequence[Leaf], *, threads: int = 1, chunk: int = CH
                 pass
 
         # A large tensor takes all threads; of small ones, each thread takes its own.
-        for large, group in groupby(leaves, key=lambda leaf: leaf.shape.numel() > threads * BLOCK):
+        for large, group in groupby(left, key=lambda leaf: leaf.shape.numel() > threads * BLOCK):
             if large:
                 for leaf in group:
                     merge(leaf, spread)

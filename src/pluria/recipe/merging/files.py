@@ -181,7 +181,7 @@ def _write(
         for name, value in whole.items():
             receiver.write(name, 0, value.reshape(-1))
         task = Task(members, base, *_written(receiver, layout, _tied(sources), progress))
-        run(task, [leaf for leaf in leaves if leaf.name not in receiver.done], threads=threads)
+        run(task, leaves, skip=receiver.done, threads=threads)
         if [source.stamp() for source in sources] != stamps:
             raise CheckpointError("a model was changed while it was merged. Merge again")
         final = manifest(merge, sources, found())

@@ -42,6 +42,19 @@ def test_it_runs_by_itself(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
         exec(block, names)
 
 
+def test_resumed_runs_of_the_page_meet_the_same_batches_and_losses() -> None:
+    for name in ("distillation_loss", "ens_loss"):
+        names: dict[str, Any] = {"__name__": "page"}
+        exec(blocks(PAGE)[0].text, names)
+        exec(starts(PAGE)[name][0], names)
+        if name == "ens_loss":
+            # The loss of a step is that of its number, which a resumed run is told.
+            assert names["at"] == {"step": names["length"]}
+        else:
+            one, other = (names["told_batches"](1) for _ in range(2))
+            assert all(a[0].equal(b[0]) and a[1].equal(b[1]) for a, b in zip(one, other, strict=True))
+
+
 def test_a_method_without_one_is_seen() -> None:
     page = "# All\n\n### SWA\n\n```python\nx = 1\n\ny = 2\n```\n\n### EMA\n\n### SWAG\n\n```python\nSWAG\n```\n"
     found = starts(page)

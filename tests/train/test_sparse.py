@@ -70,6 +70,18 @@ def test_densities_are_erk_and_add_up() -> None:
     assert set(erk_densities(model, density=1.0).values()) == {1.0}
 
 
+def test_frozen_weights_stay_whole() -> None:
+    model = net()
+    model[4].weight.requires_grad_(False)
+    before = model[4].weight.clone()
+    sparse = SparseTraining(model, density=0.3)
+    assert set(sparse.masks) == {"0.weight", "6.weight"}
+    learned = {name: value.numel() for name, value in sparse.weights.items()}
+    assert sum(int(m.sum()) for m in sparse.masks.values()) == pytest.approx(0.3 * sum(learned.values()), abs=2)
+    run(model, sparse, [0.5, 0.5])
+    assert torch.equal(model[4].weight, before)
+
+
 def test_mistakes() -> None:
     sparse = SparseTraining(net())
     with pytest.raises(ValueError, match=r"0.weight has no gradient"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +47,7 @@ class Net(nn.Module):
         return {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
 
-def huggingface(folder: Path, steps: int, resume: bool = False) -> Any:
+def huggingface(folder: Path, steps: int, resume: Path | None = None, **options: Any) -> Any:
     transformers = pytest.importorskip("transformers", reason="transformers is an extra")
     pytest.importorskip("accelerate", reason="the transformers Trainer needs accelerate")
     from pluria.wrap import TrainerCollectors
@@ -56,9 +57,10 @@ def huggingface(folder: Path, steps: int, resume: bool = False) -> Any:
     args = transformers.TrainingArguments(
         str(folder), per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=steps, save_steps=4,
         learning_rate=0.1, lr_scheduler_type="constant", report_to=[], use_cpu=True, disable_tqdm=True, seed=3,
+        **options,
     )  # fmt: skip
     trainer = transformers.Trainer(Net(), args, train_dataset=rows, callbacks=[callback])
-    trainer.train(resume_from_checkpoint=str(folder / "checkpoint-4") if resume else None)
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     return callback
 
 
@@ -68,12 +70,17 @@ def test_a_transformers_trainer(tmp_path: Path) -> None:
     assert len(whole.ensemble("points")) == 2
     assert set(whole.ensemble("points").families) == {"head.weight", "head.bias"}
     huggingface(tmp_path / "b", 4)
-    resumed = huggingface(tmp_path / "b", 8, resume=True)
-    assert equal(resumed.ensemble("points"), whole.ensemble("points"))
-    assert equal(resumed.ensemble("swag", members=3), whole.ensemble("swag", members=3))
+    last = tmp_path / "b" / "checkpoint-4"
+    elsewhere = shutil.copytree(last, tmp_path / "kept")
+    for resumed in (
+        huggingface(tmp_path / "b", 8, resume=last),
+        huggingface(tmp_path / "c", 8, resume=elsewhere, resume_from_checkpoint=str(elsewhere)),
+    ):
+        assert equal(resumed.ensemble("points"), whole.ensemble("points"))
+        assert equal(resumed.ensemble("swag", members=3), whole.ensemble("swag", members=3))
     (tmp_path / "b" / "checkpoint-4" / "pluria_collectors.pt").unlink()
     with pytest.raises(ValueError, match=r"pluria_collectors.pt is missing"):
-        huggingface(tmp_path / "b", 8, resume=True)
+        huggingface(tmp_path / "b", 8, resume=last)
 
 
 def lightning(folder: Path, steps: int, checkpoint: Path | None = None) -> Any:

@@ -6,6 +6,10 @@
     star         the first from the model, all others from the first                                       (StarSSE)
 
 Local, chain and star members share a basin as long as cycles are mild, so that their mean is a good network as well.
+Cycles that leave the start, of chain and star, take two to four times the rate of the first training.
+
+Members are held until the last one is made: one that fails, or is NaN, ends the call and loses those before it. Where a
+training is dear, let `fit` store each member as it is made, and read it back when it is asked for it again.
 
 Source: Sadrtdinov et al., "To Stay or Not to Stay in the Pre-train Basin: Insights on Ensembling in Transfer Learning",
 NeurIPS 2023.

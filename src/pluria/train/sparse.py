@@ -26,13 +26,14 @@ class SparseTraining:
         sparse = SparseTraining(model, density=0.2)
         loss.backward(); [now and then: sparse.explore(0.3)]; optimizer.step(); sparse.mask()
 
-    `masks` are bool by name and are what a checkpoint must hold beside the network. Exploring reads dense gradients, so
+    Frozen weights stay whole. `masks` are bool by name and are what a checkpoint must hold beside the network; that of
+    `train` does not. Exploring reads dense gradients, so
     it comes between `backward` and the optimiser's step; grown weights start at zero. Raises ValueError without layers.
     """
 
     def __init__(self, model: nn.Module, *, density: float = 0.2, key: Key | int = 0) -> None:
         key = key if isinstance(key, Key) else Key(key)
-        self.weights = weights_of(model, "sparse training")
+        self.weights = weights_of(model, "sparse training", learned=True)
         self.masks: dict[str, Tensor] = {}
         for name, share in erk_densities(model, density=density).items():
             weight = self.weights[name]
@@ -62,10 +63,10 @@ class SparseTraining:
 
 
 def erk_densities(model: nn.Module, *, density: float) -> dict[str, float]:
-    """Each layer's density, so that the whole has `density`: wide layers sparser, layers that would pass 1 dense."""
+    """Densities of layers that learn, `density` for all together: wide ones sparser, those that would pass 1 dense."""
     if not 0 < density <= 1:
         raise ValueError(f"a density lies in (0, 1]; got {density}")
-    weights = weights_of(model, "sparse training")
+    weights = weights_of(model, "sparse training", learned=True)
     raw = {name: sum(w.shape) / w.numel() for name, w in weights.items()}
     dense: set[str] = set()
     while True:

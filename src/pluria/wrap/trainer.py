@@ -19,7 +19,11 @@ FILE = "pluria_collectors.pt"
 
 
 class TrainerCollectors(TrainerCallback):
-    """Folds a Trainer's run into the states of named collectors; they go on where a checkpoint is resumed from."""
+    """Folds a Trainer's run into the states of named collectors; they go on where a checkpoint is resumed from.
+
+    A callback is not told which folder `train(resume_from_checkpoint=...)` was given. It reads the checkpoint of that
+    step in `output_dir`; name one that lies elsewhere in `TrainingArguments(resume_from_checkpoint=...)` as well.
+    """
 
     def __init__(self, **collectors: Collector) -> None:
         self.collectors, self.states = collectors, dict[str, State]()
@@ -30,7 +34,8 @@ class TrainerCollectors(TrainerCallback):
             raise ValueError("the Trainer gave no model to its callbacks, so there is nothing to collect")
         self.states = {name: collector.start(model) for name, collector in self.collectors.items()}
         if state.global_step:
-            self.states = self._read(Path(args.output_dir) / f"checkpoint-{state.global_step}" / FILE)
+            own = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            self.states = self._read(Path(args.resume_from_checkpoint or own) / FILE)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: nn.Module | None = None, **_: Any) -> None:
         """Look at the network after an optimiser step."""
@@ -50,7 +55,10 @@ class TrainerCollectors(TrainerCallback):
 
     def _read(self, file: Path) -> dict[str, State]:
         if not file.is_file():
-            raise ValueError(f"{file} is missing: the resumed run had no such callback. Start anew, or leave it out")
+            raise ValueError(
+                f"{file} is missing: the resumed run had no such callback, or its checkpoint lies elsewhere. Name its "
+                "folder in TrainingArguments(resume_from_checkpoint=...), start anew, or leave the callback out"
+            )
         saved = torch.load(file, weights_only=True)
         if set(saved) != set(self.collectors):
             raise ValueError(f"{file} has the collectors {sorted(saved)}, here are {sorted(self.collectors)}")

@@ -56,6 +56,6 @@ def pruned_weights(
         if trial.sum() == 0:
             break
         value = loss(trial)
-        if value < best or (not strict and value == best):
+        if value < best or best != best or (not strict and value == best):  # no number is better than NaN
             kept, best = trial, value
     return kept

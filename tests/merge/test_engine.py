@@ -145,6 +145,12 @@ def test_every_tensor_may_have_its_own_rule() -> None:
     assert equal({"big": made["big"], "row": made["row"]}, {"big": params(0)["big"], "row": params(1)["row"]})
 
 
+def test_two_rules_of_the_whole_model_are_refused() -> None:
+    rules = {name: ties(density=0.2 if name == "big" else 1.0) for name in params(0)}
+    with pytest.raises(ValueError, match="is one rule: make it once"):
+        leafwise(stack([params(0), params(1)]), rules.__getitem__, base=params(2))
+
+
 def test_families_of_all_kinds_and_the_inputs_stay_as_they_are() -> None:
     model = nn.Linear(40, 30)
     ensemble = pluria.low_precision(model, format="int3", members=4)

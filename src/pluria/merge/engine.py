@@ -92,12 +92,15 @@ def run(
     skip    names of leaves that are merged already: what measures the whole model measures them too
     chunk   pieces that a thread takes at a time
 
-    Raises CheckpointError for NaN or Inf, in a member, in the base or in what was merged.
+    Raises CheckpointError for NaN or Inf, in a member, in the base or in what was merged, ValueError for several rules
+    that measure the whole model.
     """
     with _workers(threads) as pool:
         spread = partial(_spread, pool, 2 * threads)
         left = [leaf for leaf in leaves if leaf.name not in skip]
         whole = [leaf for leaf in leaves if leaf.rule.scope == "model"] if left else []
+        if len({id(leaf.rule) for leaf in whole}) > 1:
+            raise ValueError("what measures the whole model is one rule: make it once, and give it to all its tensors")
         chunks = dict(_numbered(sorted(whole, key=lambda leaf: leaf.name), chunk))
         found = _measured(task, whole[0].rule, [c for cs in chunks.values() for c in cs], spread) if whole else None
 

@@ -40,6 +40,8 @@ def test_planes_are_equal_with_and_without_compiled_loops(monkeypatch: pytest.Mo
     monkeypatch.setattr(kernel, "available", lambda device: False)
     slow = planes(made.families["weight"], made.members)
     assert all(torch.equal(quick.integers(k), slow.integers(k)) for k in range(5))
+    assert torch.equal(quick.floor, slow.floor)
+    assert torch.equal(quick.planes, slow.planes)
     assert not fast(torch.device("cpu"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,39 +12,45 @@ from torch import Tensor
 from pluria.numbers.compiled_by import compiled
 from pluria.numbers.threads import share
 
-PART = 4096
-"""Elements that are looked at more than once while they are near."""
-
 Codes = NDArray[np.uint8]
+Array = NDArray[np.float32]
 
 
 @compiled
-def settle(floor: Codes, planes: Any, made: Any, top: int, start: int, stop: int) -> None:
-    """Floor codes `[n]` and bits `[P, n]` of the elements start..stop-1 of members' whole numbers `[K, n]`, int8.
+def settle(
+    floor: Codes, planes: Any, made: Any, values: Array, scale: Array, top: np.float32, start: int, stop: int
+) -> None:
+    """Floor codes `[O, D]` and bits `[P, O, D]` of the rows start..stop-1: `values` on whole numbers -top..top.
 
-    The floor is the least of the members: where all of them were rounded up, it is what they have in common.
+    made   the members' whole numbers `[K, O, D]` int8, each the floor or one more
     """
-    low = np.empty(PART, np.int8)
-    for a in range(start, stop, PART):
-        b = min(a + PART, stop)
-        least, codes = low[: b - a], floor[a:b]
-        for i in range(least.size):
-            least[i] = made[0, a + i]
-        for k in range(1, made.shape[0]):
-            row = made[k, a:b]
-            for i in range(least.size):
-                least[i] = min(least[i], row[i])
-        for i in range(least.size):
-            codes[i] = np.uint8(np.int16(least[i]) + np.int16(top))
+    size = values.shape[1] // scale.shape[1]
+    for o in range(start, stop):
+        codes, row = floor[o], values[o]
+        for g in range(scale.shape[1]):
+            unit = scale[o, g]
+            for i in range(np.uint64(g * size), np.uint64((g + 1) * size)):  # not negative, which would cost a branch
+                x = row[i] / unit
+                x = -top if x < -top else x
+                x = top if x > top else x
+                codes[i] = np.uint8(np.floor(x) + top)
         for k in range(made.shape[0]):
-            row, bits, at = made[k, a:b], planes[k // 8, a:b], np.uint8(k % 8)
-            for i in range(least.size):
-                bits[i] |= np.uint8(row[i] - least[i]) << at
+            own, bits, at = made[k, o], planes[k // 8, o], np.uint8(k % 8)
+            for i in range(row.size):
+                bits[i] |= np.uint8(np.int16(own[i]) + np.int16(top) - np.int16(codes[i])) << at
 
 
-def settled(made: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Floor codes `[n]` and bits `[P, n]`, uint8, of members' whole numbers `[K, n]` int8, `top` the code of zero."""
-    floor = torch.empty(made.shape[1], dtype=torch.uint8)
-    bits = torch.zeros(-(-len(made) // 8), made.shape[1], dtype=torch.uint8)
-    share(partial(settle, floor.numpy(), bits.numpy(), made.numpy(), top), made.shape[1], PART)
+def settled(made: Tensor, values: Tensor, scale: Tensor, top: float) -> tuple[Tensor, Tensor]:
+    """Floor codes `[O, D]` and bits `[P, O, D]`, uint8, of members' whole numbers `[K, O, D]` int8.
+
+    values, scale   what they are rounded from, float32 `[O, D]` and `[O, G]`;   top   the code of zero
+    """
+    floor = torch.empty(values.shape, dtype=torch.uint8)
+    bits = torch.zeros(-(-len(made) // 8), *values.shape, dtype=torch.uint8)
+    held, width = tuple(map(Tensor.numpy, (floor, bits, made, values, scale))), values.shape[1]
+
+    def rows(start: int, stop: int) -> None:
+        settle(*held, np.float32(top), start // width, stop // width)
+
+    share(rows, values.numel(), width)
     return floor, bits

@@ -33,7 +33,7 @@ BYTE = 8
 class Planes:
     """Two bytes per weight for up to eight members: the traffic of one bfloat16 model.
 
-    floor uint8 `[O, D]`, planes uint8 `[P, O, D]`; a floor may be one higher where all members are.
+    floor uint8 `[O, D]`, planes uint8 `[P, O, D]`
     """
 
     floor: Tensor
@@ -124,8 +124,8 @@ def drawn(family: Family, members: Sequence[int]) -> Drawn:
 
 
 def spread(table: Tensor, inputs: int) -> Tensor:
-    """`[O, inputs]` of a value for each group `[O, G]`."""
-    return table.repeat_interleave(inputs // table.shape[1], dim=1)
+    """`[..., inputs]` of a value for each group `[..., G]`."""
+    return table.repeat_interleave(inputs // table.shape[-1], dim=-1)
 
 
 def _stored(family: Coded, members: Sequence[int]) -> tuple[Tensor, Grid, Iterator[Tensor]]:
@@ -157,8 +157,9 @@ def _quick(family: Rounded, members: Sequence[int]) -> Planes | None:
 
     for member, out in zip(members, made, strict=True):
         family.write_codes(member, out)
-    floor, bits = settled(made.view(len(members), -1), int(limits(grid)[0].flatten()[0]))
-    return Planes(floor.view(value.shape), bits.view(-1, *value.shape), *_tables(grid, value.shape), len(members))
+    scale, zero = _tables(grid, value.shape)
+    floor, bits = settled(made, value.detach().to(torch.float32), scale, float(zero[0, 0]))
+    return Planes(floor, bits, scale, zero, len(members))
 
 
 def _tables(grid: Grid, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,6 @@ is in it: the working copy, the members that are held.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 
 import pluria
 from benchmarks import sides
+from benchmarks.machine import load_average
 from benchmarks.sides import Ratio
 from pluria.language import generate_batch
 
@@ -124,13 +124,13 @@ def main(
 ) -> None:
     """Measure text generation on this machine."""
     torch.set_num_threads(1)
-    load = " ".join(f"{one:.1f}" for one in os.getloadavg())  # what else the machine had to do
+    before = load_average()
     model = network(size)
     count = sum(value.numel() for value in model.parameters())
     rows = [row for number in batch for row in measure(model, number, members, tokens, rounds)]
     found = [_ratio_of(row, size) for row in rows if row.way != "plain"]
     about = {"parameters": count, "format": "int4", "prompt": PROMPT, "tokens": tokens, "rounds": rounds}
-    sides.keep(out, found, load_average=load, **about, ways=[asdict(row) for row in rows])
+    sides.keep(out, found, load_average=before, **about, ways=[asdict(row) for row in rows])
     typer.echo(f"Llama of {count:,} random numbers, INT-4 members, {tokens} tokens behind {PROMPT}; {rounds} rounds")
     Console(width=120).print(table(rows))
 

@@ -26,6 +26,11 @@ def machine() -> dict[str, str | int]:
     }
 
 
+def load_average() -> str:
+    """What else the machine has to do, over one, five and fifteen minutes."""
+    return " ".join(f"{one:.1f}" for one in os.getloadavg())
+
+
 def _processor() -> str:
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as lines:

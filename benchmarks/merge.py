@@ -40,6 +40,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import sides
+from benchmarks.machine import load_average
 from benchmarks.merge_check import Check, check
 from benchmarks.sides import Ratio, ratio
 
@@ -240,29 +241,22 @@ def ratios(method: str, rows: list[Row], fixed: list[Row]) -> list[Ratio]:
     """Pluria over the others, run by run; CPU also beyond what each needs for importing alone."""
     by = {(row.way, row.files): row.runs for row in rows}
     ours, copies = by["pluria", "cold"], by["copy", "cold"]
-    found = [ratio(f"{method}: wall, cold files / of a copy", walls(ours), walls(copies), bar=WALL)]
+    found = [ratio(f"{method}: wall, cold files / of a copy", each(ours, "wall"), each(copies, "wall"), bar=WALL)]
     if ("mergekit", "cached") in by:
-        ours, theirs = by["pluria", "cached"], by["mergekit", "cached"]
-        base = {row.way: row.cpu for row in fixed}
-        beyond = (
-            [run.cpu - base["imports, pluria"] for run in ours],
-            [run.cpu - base["imports, mergekit"] for run in theirs],
-        )
+        ways, base = ("pluria", "mergekit"), {row.way: row.cpu for row in fixed}
+        cpu, wall, memory = ([each(by[way, "cached"], what) for way in ways] for what in ("cpu", "wall", "memory"))
+        beyond = [[one - base[f"imports, {way}"] for one in own] for way, own in zip(ways, cpu, strict=True)]
         found += [
-            ratio(
-                f"{method}: CPU / mergekit's", [run.cpu for run in ours], [run.cpu for run in theirs], bar=CPU[method]
-            ),
+            ratio(f"{method}: CPU / mergekit's", *cpu, bar=CPU[method]),
             ratio(f"{method}: CPU beyond imports / mergekit's", *beyond),
-            ratio(f"{method}: wall, cached files / mergekit's", walls(ours), walls(theirs)),
-            ratio(
-                f"{method}: memory / mergekit's", *([run.memory for run in runs] for runs in (ours, theirs)), bar=MEMORY
-            ),
+            ratio(f"{method}: wall, cached files / mergekit's", *wall),
+            ratio(f"{method}: memory / mergekit's", *memory, bar=MEMORY),
         ]
     return found
 
 
-def walls(runs: list[Run]) -> list[float]:
-    return [run.wall for run in runs]
+def each(runs: list[Run], what: str) -> list[float]:
+    return [getattr(run, what) for run in runs]
 
 
 def table(rows: list[Row]) -> Table:
@@ -284,8 +278,7 @@ def main(
     out: Annotated[str, typer.Option(help="Name of the result.")] = "merge",
 ) -> None:
     """Merge three checkpoints in every way, and print what each took."""
-    console, results, found = Console(width=100), {}, []
-    load = " ".join(f"{one:.1f}" for one in os.getloadavg())  # what else the machine had to do
+    before, console, results, found = load_average(), Console(width=100), {}, []
     with nullcontext(folder) if keep and folder else tempfile.TemporaryDirectory(dir=folder) as place:
         files = make(Path(place))
         always = fixed(files, mergekit, repeats)
@@ -295,11 +288,8 @@ def main(
             found += ratios(one, rows, always)
             results[one] = {"merges": list(map(asdict, rows)), "check": asdict(right)}
             console.print(table(rows), asdict(right))
-    parameters = sum(map(count, shapes().values()))
-    sides.keep(
-        out, found, merge_threads=threads, load_average=load, parameters=parameters,
-        fixed=list(map(asdict, always)), methods=results,
-    )  # fmt: skip
+    about = {"merge_threads": threads, "load_average": before, "parameters": sum(map(count, shapes().values()))}
+    sides.keep(out, found, **about, fixed=list(map(asdict, always)), methods=results)
 
 
 def count(shape: tuple[int, ...]) -> int:

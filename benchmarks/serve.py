@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import re
 import resource
 import subprocess
@@ -32,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 import pluria
+from benchmarks.machine import load_average
 from benchmarks.sides import Ratio, keep
 from pluria.predict import predict
 from pluria.zoo import network, read
@@ -192,16 +192,13 @@ def main(
 ) -> None:
     """Measure the service under load on this machine."""
     allow(connections)
-    before = os.getloadavg()  # what else the machine had to do
+    before = load_average()
     loads = [Load(connections, places, seconds) for places in queue]
     with tempfile.TemporaryDirectory() as folder:
         file, requests, choices = prepared(Path(folder), members)
         codes = [measured(file, requests, choices, load) for load in loads]
     about = {"network": "small_cnn, digits", "members": members, "format": "int4", "exit_codes": codes}
-    load_average = " ".join(f"{one:.1f}" for one in before)
-    keep(
-        out, [told(load) for load in loads], load_average=load_average, **about, loads=[asdict(load) for load in loads]
-    )
+    keep(out, list(map(told, loads)), load_average=before, **about, loads=list(map(asdict, loads)))
     typer.echo(
         f"{members} INT-4 members of a small network of the digits; {seconds:g} seconds a load; seconds by percent"
     )

@@ -7,8 +7,8 @@ import torch
 from pluria.core.ensemble import stack
 from pluria.core.params import Params
 from pluria.merge import pruned_soup
+from pluria.merge.greedy import worth
 from pluria.merge.pruned import pruned_weights
-from pluria.merge.radin import _finite
 
 
 def test_a_pruned_soup_leaves_what_is_no_number() -> None:
@@ -26,4 +26,4 @@ def test_weights_start_anew_from_what_is_no_number() -> None:
 
 
 def test_no_number_ranks_last() -> None:
-    assert sorted([2.0, float("nan"), 1.0], key=_finite)[:2] == [1.0, 2.0]
+    assert sorted([2.0, float("nan"), 1.0], key=worth)[:2] == [1.0, 2.0]

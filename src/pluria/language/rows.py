@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from pluria.core.calling import place
 from pluria.core.ensemble import Ensemble
-from pluria.core.family import Family
+from pluria.core.family import Family, map_tensors
 from pluria.core.model import tensors
-from pluria.predict.kernels.operands import BYTE, Planes, planes, unfit
+from pluria.predict.kernels.operands import BYTE, Planes, planes, spread, unfit
 from pluria.predict.kernels.product import product
 
 
@@ -53,9 +53,7 @@ class RowsEmbedding(nn.Module):
         member = torch.arange(held.count, device=tokens.device)[:, None].expand_as(words)
         bits = (held.planes[member // BYTE, words] >> (member % BYTE)[..., None].to(torch.uint8)) & 1
         code = held.floor[words].to(torch.float32) + bits
-        zero, scale = held.zero[words], held.scale[words]
-        if scale.shape[-1] > 1:
-            zero, scale = (t.repeat_interleave(code.shape[-1] // t.shape[-1], dim=-1) for t in (zero, scale))
+        zero, scale = (spread(table[words], code.shape[-1]) for table in (held.zero, held.scale))
         return ((code - zero) * scale).to(self.dtype).reshape(*tokens.shape, -1)
 
 
@@ -72,7 +70,8 @@ def in_rows(twin: nn.Module, ensemble: Ensemble, moving: Mapping[str, Family]) -
         if (number := id(module.weight)) not in families:
             continue
         if number not in operands:
-            operands[number] = _on(planes(families[number], ensemble.members), device)
+            held = planes(families[number], ensemble.members)
+            operands[number] = map_tensors(held, lambda tensor: tensor.to(device))
         if id(module) not in layers:
             held = operands[number]
             words = isinstance(module, nn.Embedding)
@@ -87,14 +86,14 @@ def unserved(twin: nn.Module, moving: Mapping[str, Family]) -> str | None:
         return "its experts take rows out of their order"
     if settings.get("is_encoder_decoder"):
         return "it has an encoder"
-    own, plain = tensors(twin), {id(module) for _, module in _layers(twin)}
+    own, layers = tensors(twin), [module for _, module in _layers(twin)]
+    plain, weights = set(map(id, layers)), {id(module.weight) for module in layers}
     kinds = {id(own[name]): (name, family) for name, family in moving.items()}
     for module in twin.modules():
         for key, value in module.named_parameters(recurse=False) if id(module) not in plain else ():
             if id(value) in kinds:
                 name, kind = kinds[id(value)][0], type(module).__name__
                 return f"{name!r} differs between members, and is {key!r} of {kind}, no plain layer"
-    weights = {id(module.weight) for _, module in _layers(twin)}
     for number, (name, family) in kinds.items():
         if number not in weights:
             return f"{name!r} differs between members, and is the weight of no layer"
@@ -107,8 +106,3 @@ def _layers(twin: nn.Module) -> list[tuple[str, Any]]:
     """Plain linear layers and embeddings; subclasses may use their weight in another way."""
     every = twin.named_modules(remove_duplicate=False)
     return [(name, module) for name, module in every if type(module) in (nn.Linear, nn.Embedding)]
-
-
-def _on(held: Planes, device: torch.device) -> Planes:
-    floor, bits, scale, zero = (part.to(device) for part in (held.floor, held.planes, held.scale, held.zero))
-    return Planes(floor, bits, scale, zero, held.count)

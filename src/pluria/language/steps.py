@@ -54,7 +54,7 @@ class Steps:
     def __init__(self, twin: nn.Module, ensemble: Ensemble, backend: Backend) -> None:
         ensemble.write(ensemble.members[0], tensors(twin))  # what members share is in its place from here on
         self.twin, self.device, self.start, self.length = twin, place(twin), decoder_start(twin), 0
-        self.count, self.copies = len(ensemble), len(ensemble) if backend == "rows" else 1
+        self.count = len(ensemble)
         self.members = [_Member(run, _cache(twin)) for run in RUNS[backend](twin, ensemble)]
         self.takes = inspect.signature(twin.forward).parameters
         self.mask = torch.empty(0)
@@ -64,8 +64,9 @@ class Steps:
 
         mask   of the first tokens, int64: 0 where a text is padded. Later ones are read by all
         """
-        tokens = tokens.to(self.device).repeat(self.copies, 1)
-        mask = torch.ones_like(tokens) if mask is None else mask.to(self.device).repeat(self.copies, 1)
+        copies = self.count // len(self.members)  # all members are rows of one, or each is run by itself
+        tokens = tokens.to(self.device).repeat(copies, 1)
+        mask = torch.ones_like(tokens) if mask is None else mask.to(self.device).repeat(copies, 1)
         named = self._alone(tokens, mask) if self.start is None else self._behind(tokens, mask)
         with torch.no_grad():
             rows = [self._said(member, named) for member in self.members]
@@ -127,11 +128,10 @@ def member_bytes(
     both = bool(getattr(settings, "is_encoder_decoder", False))
     config = (settings if both else settings.get_text_config(decoder=True)).to_dict()
     cache = cache_numbers(config, new if both else read + new, read=read)
-    held = 0
-    if backend != "loop":
-        held = sum(family.shape.numel() for family in _moving(tensors(model), ensemble).values()) * width
+    weights = 0 if backend == "loop" else sum(family.shape.numel() for family in moving(model, ensemble).values())
+    held = weights * width
     if backend == "rows":  # a byte of floor codes for all, and one of bits for eight
-        held = -(-held * (1 + -(-len(ensemble) // BYTE)) // (width * len(ensemble)))
+        held = -(-weights * (1 + -(-len(ensemble) // BYTE)) // len(ensemble))
     return cache * batch * width + held + (config.get("vocab_size") or 0) * batch * WORD
 
 
@@ -145,12 +145,12 @@ def _cache(twin: nn.Module) -> Any:
 def _written(twin: nn.Module, ensemble: Ensemble) -> list[Callable[..., Any]]:
     """The working copy for each member, after the member is written into it, where another one is in it."""
     own, inside = tensors(twin), [ensemble.members[0]]
-    moving = _moving(own, ensemble)
+    families = moving(twin, ensemble)
 
     def after(member: int) -> Callable[..., Any]:
         def run(**named: Any) -> Any:
             if inside != [member]:
-                for name, family in moving.items():
+                for name, family in families.items():
                     family.write(member, own[name])
                 inside[0] = member
             return twin(**named)
@@ -163,11 +163,11 @@ def _written(twin: nn.Module, ensemble: Ensemble) -> list[Callable[..., Any]]:
 def _held(twin: nn.Module, ensemble: Ensemble) -> list[Callable[..., Any]]:
     """The working copy for each member, with tensors that the member has for itself."""
     own = tensors(twin)
-    moving = _moving(own, ensemble)
+    families = moving(twin, ensemble)
 
     def given(member: int) -> Callable[..., Any]:
-        params = {name: torch.empty_like(own[name]) for name in moving}
-        for name, family in moving.items():
+        params = {name: torch.empty_like(own[name]) for name in families}
+        for name, family in families.items():
             family.write(member, params[name])
         return lambda **named: functional_call(twin, params, (), named)
 
@@ -177,9 +177,9 @@ def _held(twin: nn.Module, ensemble: Ensemble) -> list[Callable[..., Any]]:
 
 def _in_rows(twin: nn.Module, ensemble: Ensemble) -> list[Callable[..., Any]]:
     """The working copy for all members at once. What the first member says of the first tokens is checked."""
-    moving, count = _moving(tensors(twin), ensemble), len(ensemble)
+    families, count = moving(twin, ensemble), len(ensemble)
     swapped: list[bool] = []
-    if why := unserved(twin, moving):
+    if why := unserved(twin, families):
         raise ValueError(f"members cannot be rows of one batch: {why}")
 
     def run(past_key_values: Any, **named: Any) -> Any:
@@ -187,7 +187,7 @@ def _in_rows(twin: nn.Module, ensemble: Ensemble) -> list[Callable[..., Any]]:
             return twin(past_key_values=past_key_values, **named)
         own = {name: x[: len(x) // count] if isinstance(x, Tensor) else x for name, x in named.items()}
         wanted = logits(twin(past_key_values=_cache(twin), **own))[:, -1]  # the copy still is the first member
-        in_rows(twin, ensemble, moving)
+        in_rows(twin, ensemble, families)
         swapped.append(True)
         try:
             output = twin(past_key_values=past_key_values, **named)
@@ -211,10 +211,6 @@ RUNS: dict[Backend, Callable[[nn.Module, Ensemble], list[Callable[..., Any]]]] =
 
 def moving(model: nn.Module, ensemble: Ensemble) -> dict[str, Family]:
     """What differs between members, one name for each tensor."""
-    return _moving(tensors(model), ensemble)
-
-
-def _moving(own: Any, ensemble: Ensemble) -> dict[str, Family]:
-    """What differs between members, one name for each tensor."""
+    own = tensors(model)
     names = {id(own[name]): name for name in reversed(list(ensemble.families))}.values()
     return {name: found for name in names if not isinstance(found := ensemble.families[name], Shared)}

@@ -15,16 +15,16 @@ The mergekit form is biased where tensors are small. Source: Yu et al., "Languag
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pluria.core.reduce import weighted_sum
-from pluria.merge.rule import Pass, Piece, Rule
+from pluria.merge.rule import Piece, Rule
 from pluria.merge.signs import ballot, elected
 from pluria.merge.task import Scale, coefficients
-from pluria.merge.thinning import l1, l1_factors, stays
+from pluria.merge.thinning import lengths, stays
 from pluria.merge.ties import Density, densities
 from pluria.numbers.key import Key
 
@@ -58,8 +58,7 @@ def dare(
         grown = thin(piece).to(torch.float64) * (1 / chance if factors is None else factors[:, None])
         return piece.origin + summed(piece, grown, scale, elect=elect, by_count=spec == "peft", divided=divided)
 
-    passes = (Pass(partial(_lengths, thin), lambda total, _: l1_factors(total)),) if spec == "mergekit" else ()
-    return Rule(combine, passes, needs_base=True, members=members, between=False)
+    return Rule(combine, lengths(thin) if spec == "mergekit" else (), needs_base=True, members=members, between=False)
 
 
 def summed(
@@ -76,7 +75,3 @@ def summed(
 
 def _thinned(chance: Tensor, key: Key, piece: Piece) -> Tensor:
     return torch.where(stays(piece, chance, key), piece.deltas, 0.0)
-
-
-def _lengths(thin: Any, piece: Piece, _: Any) -> Tensor:
-    return torch.stack([l1(piece.deltas), l1(thin(piece))])

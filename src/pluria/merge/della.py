@@ -13,15 +13,15 @@ magnitude-based sampling", 2024.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pluria.merge.dare import summed
-from pluria.merge.rule import Pass, Piece, Rule, row_length
+from pluria.merge.rule import Piece, Rule, row_length
 from pluria.merge.task import Scale
-from pluria.merge.thinning import l1, l1_factors, stays
+from pluria.merge.thinning import lengths, stays
 from pluria.merge.ties import Density, densities
 from pluria.numbers.key import Key
 
@@ -59,8 +59,14 @@ def della(
         grown = thin(piece) if factors is None else thin(piece) * factors[:, None]
         return piece.origin + summed(piece, grown, scale, elect=elect, divided=divided)
 
-    passes = (Pass(partial(_lengths, thin), lambda total, _: l1_factors(total)),) if spec == "mergekit" else ()
-    return Rule(combine, passes, needs_base=True, members=members, pieces="row", between=False)
+    return Rule(
+        combine,
+        lengths(thin) if spec == "mergekit" else (),
+        needs_base=True,
+        members=members,
+        pieces="row",
+        between=False,
+    )
 
 
 def _thinned(density: Tensor, width: float, key: Key, divided: bool, piece: Piece) -> Tensor:
@@ -77,7 +83,3 @@ def _ranks(deltas: Tensor, row: int) -> Tensor:
     order = deltas.abs().view(len(deltas), -1, row).argsort(dim=-1, stable=True)
     places = torch.arange(row, dtype=torch.float64).expand(order.shape)
     return torch.empty_like(places).scatter_(-1, order, places).view(deltas.shape) / (row - 1)
-
-
-def _lengths(thin: Any, piece: Piece, _: Any) -> Tensor:
-    return torch.stack([l1(piece.deltas), l1(thin(piece))])

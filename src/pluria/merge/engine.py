@@ -99,7 +99,7 @@ def run(
         spread = partial(_spread, pool, 2 * threads)
         left = [leaf for leaf in leaves if leaf.name not in skip]
         whole = [leaf for leaf in leaves if leaf.rule.scope == "model"] if left else []
-        if len({id(leaf.rule) for leaf in whole}) > 1:
+        if measure_apart(whole):
             raise ValueError("what measures the whole model is one rule: make it once, and give it to all its tensors")
         chunks = dict(_numbered(sorted(whole, key=lambda leaf: leaf.name), chunk))
         found = _measured(task, whole[0].rule, [c for cs in chunks.values() for c in cs], spread) if whole else None
@@ -120,6 +120,11 @@ def run(
                 each = list(group)
                 for leaf, _ in zip(each, pool.map(lambda one: merge(one, map), each), strict=True):
                     task.done(leaf.name)
+
+
+def measure_apart(leaves: Iterable[Leaf]) -> bool:
+    """Whether several rules measure the whole model, of which only one could."""
+    return len({id(leaf.rule) for leaf in leaves if leaf.rule.scope == "model"}) > 1
 
 
 def _spread(

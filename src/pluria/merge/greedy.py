@@ -101,8 +101,12 @@ def ranking(
     own = [loss(one_hot(members, [member])) for member in range(members)]
     if all(map(math.isnan, own)):
         raise ValueError("the loss is NaN for every member")
-    # NaN is worse than any number.
-    return sorted(range(members), key=lambda member: (math.isnan(own[member]), own[member])), own
+    return sorted(range(members), key=lambda member: worth(own[member])), own
+
+
+def worth(loss: float) -> tuple[bool, float]:
+    """By which losses are ranked: NaN is worse than any number."""
+    return math.isnan(loss), loss
 
 
 def one_hot(members: int, positions: Sequence[int]) -> Tensor:

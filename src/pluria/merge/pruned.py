@@ -8,6 +8,7 @@ It begins where the greedy soup may end, and so keeps members that only help tog
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -56,6 +57,6 @@ def pruned_weights(
         if trial.sum() == 0:
             break
         value = loss(trial)
-        if value < best or best != best or (not strict and value == best):  # no number is better than NaN
+        if value < best or math.isnan(best) or (not strict and value == best):  # no number is better than NaN
             kept, best = trial, value
     return kept

@@ -8,7 +8,6 @@ the best soup of these is taken. Source: Menes and Risser-Maroix, "RADIN: soupin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from pluria.core.ensemble import Ensemble
 from pluria.core.reduce import mean
-from pluria.merge.greedy import Loss, greedy_weights, soup
+from pluria.merge.greedy import Loss, greedy_weights, soup, worth
 
 Judge = Callable[[Tensor], float]
 """What outputs `[N, ...]` lose, to be small."""
@@ -50,11 +49,6 @@ def radin_soup(
     best = greedy_weights(len(ensemble), surrogate)
     if loss is None:
         return soup(ensemble, best)
-    ranked = sorted(tried, key=lambda one: _finite(tried[one]))[:evaluations]
+    ranked = sorted(tried, key=lambda one: worth(tried[one]))[:evaluations]
     soups = [soup(ensemble, torch.tensor(one, dtype=torch.float64)) for one in ranked]
-    return min(soups, key=lambda params: _finite(loss(params)))
-
-
-def _finite(value: float) -> float:
-    """A loss by which to rank: NaN is the worst."""
-    return math.inf if math.isnan(value) else value
+    return min(soups, key=lambda params: worth(loss(params)))

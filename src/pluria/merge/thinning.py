@@ -7,10 +7,12 @@ So what is dropped does not depend on pieces, threads, files or the order of ten
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from pluria.merge.rule import Piece
+from pluria.merge.rule import Pass, Piece
 from pluria.numbers.key import MERGING, Key, tensor_id
 from pluria.numbers.philox import words
 
@@ -21,6 +23,13 @@ def stays(piece: Piece, chance: float | Tensor, key: Key) -> Tensor:
     stop, own = piece.start + place, tensor_id(piece.name)
     drawn = [words(key, tensor=own, group=k, stream=MERGING, start=piece.start, stop=stop) for k in range(count)]
     return torch.stack(drawn) < chance * 2.0**32
+
+
+def lengths(thin: Callable[[Piece], Tensor]) -> tuple[Pass, ...]:
+    """A pass whose statistics are what makes each member as long as before `thin`, `[K]`."""
+    return (
+        Pass(lambda piece, _: torch.stack([l1(piece.deltas), l1(thin(piece))]), lambda total, _: l1_factors(total)),
+    )
 
 
 def l1(deltas: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pluria.core.errors import CheckpointError, PluriaError
 from pluria.core.weights import checked_weights
-from pluria.merge.engine import Leaf, Task, run
+from pluria.merge.engine import Leaf, Task, measure_apart, run
 from pluria.merge.leaves import leaves_of, whole_numbers
 from pluria.merge.rule import Named, Rule, Rules
 from pluria.recipe.catalogue import methods
@@ -98,7 +98,7 @@ def _leaves(merge: Merge, members: Sequence[Streamed], base: Streamed | None) ->
         return normalised(settings(name)[0], len(members))
 
     leaves = leaves_of(members, base, rule, weights, dtype=dtype_of(merge.dtype))
-    if len({id(leaf.rule) for leaf in leaves if leaf.rule.scope == "model"}) > 1:
+    if measure_apart(leaves):
         raise ValueError(f"{merge.method} measures the whole model, so its options are the same for all tensors")
     return [leaf for leaf in leaves if leaf.name not in tied]
 

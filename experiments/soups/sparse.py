@@ -39,7 +39,8 @@ def density(params: Params) -> float:
 def pruned(params: Params, keep: float, by: Ensemble | None = None) -> dict[str, Tensor]:
     """Params with the largest elements of their matrices, or of those of weak copies united."""
     weak = by or stack([params])
-    return leafwise(weak, lambda name: instant_soup(density=keep) if matrix(name) else wise_ft(alpha=0), base=params)
+    trimmed, kept = instant_soup(density=keep), wise_ft(alpha=0)
+    return leafwise(weak, lambda name: trimmed if matrix(name) else kept, base=params)
 
 
 def retrain(

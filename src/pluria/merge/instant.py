@@ -4,8 +4,9 @@
 
 Each copy's mask is noisy; what any of them would keep is kept. The name has two published readings: this union of
 masks, and the mean of the masked copies, which is `linear` of them. Take it for weight matrices only: give `leafwise` a
-function of the name, with `wise_ft(alpha=0)` for what is left as it is. Source: Jaiswal et al., "Instant soup: cheap
-pruning ensembles in a single pass can draw lottery tickets from large models", ICML 2023.
+function of the name that gives them one rule, made once since it measures the whole model, and `wise_ft(alpha=0)`
+to what is left as it is. Source: Jaiswal et al., "Instant soup: cheap pruning ensembles in a single pass can draw
+lottery tickets from large models", ICML 2023.
 """
 
 from __future__ import annotations

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import pluria
+from grown import growth, needs_proc
 from pluria.core.errors import CheckpointError
 from pluria.core.params import params_of
 from pluria.language import Averaged, averages
@@ -142,22 +139,12 @@ def test_what_does_not_fit_is_refused() -> None:
         averages(tiny("gpt2"), members, [(PADDED, TARGETS)])
 
 
-def growth(what: str) -> int:
-    """Bytes by which a process of its own grows, which gives memory back as soon as it is free."""
-    script, env = Path(__file__).with_name("growth.py"), {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run([sys.executable, str(script), what], capture_output=True, text=True, check=True, env=env)
-    return int(done.stdout)
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the process's size is read from /proc")
-
-
 @needs_proc
 def test_words_of_a_block_stand_in_memory_and_no_more() -> None:
     block = 64 * 8192 * 4
-    assert growth("streamed") < 8 * block  # 17 MB; all words of all members are 134 MB
+    assert growth("language", "streamed") < 8 * block  # 17 MB; all words of all members are 134 MB
 
 
 @needs_proc
 def test_held_words_would_be_seen() -> None:
-    assert growth("held") > 100e6
+    assert growth("language", "held") > 100e6

@@ -1,15 +1,13 @@
 """predict: the caller and the model are left as they were, bad arguments are refused, memory does not grow."""
 
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
+from grown import growth, needs_proc
 from pluria.core.ensemble import single, stack
 from pluria.core.errors import CheckpointError
 from pluria.core.params import params_of
@@ -213,22 +211,12 @@ def test_bad_options_are_refused_at_once(options: Mapping[str, object], message:
         predict(convolutional(), ensemble(), batches(), **options)
 
 
-def growth(what: str) -> int:
-    """Bytes by which a process of its own grows."""
-    script = Path(__file__).with_name("growth.py")
-    done = subprocess.run([sys.executable, str(script), what], capture_output=True, text=True, check=True)
-    return int(done.stdout)
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the process's size is read from /proc")
-
-
 @needs_proc
 @pytest.mark.parametrize("backend", ["loop", "vmap"])
 def test_a_thousand_members_take_the_memory_of_few(backend: str) -> None:
-    assert growth(backend) < 20e6
+    assert growth("predict", backend) < 20e6
 
 
 @needs_proc
 def test_held_members_would_be_seen() -> None:
-    assert growth("held") > 100e6
+    assert growth("predict", "held") > 100e6

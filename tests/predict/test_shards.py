@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from grown import growth, needs_proc
 from pluria.core.ensemble import Ensemble
 from pluria.predict import Processes, gather, predict, summed
 from pluria.sample import low_precision
@@ -90,13 +88,7 @@ def test_bad_input(drawn: tuple[nn.Module, Ensemble, list[Shard]]) -> None:
         total((model, made, [iter(shards[0])]))  # type: ignore[list-item]
 
 
-def growth(what: str) -> int:
-    script = Path(__file__).with_name("growth.py")
-    done = subprocess.run([sys.executable, script, what], capture_output=True, text=True, check=True)
-    return int(done.stdout)
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read where Linux tells it")
+@needs_proc
 def test_ten_thousand_members_never_meet_in_one_memory() -> None:
-    assert growth("summed") < 15e6
-    assert growth("gathered") > 90e6, "the measurement sees outputs that are held"
+    assert growth("predict", "summed") < 15e6
+    assert growth("predict", "gathered") > 90e6, "the measurement sees outputs that are held"

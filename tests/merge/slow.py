@@ -80,13 +80,15 @@ def chances(row: Row, density: float, epsilon: float, spec: str) -> Row:
     return [density - width / 2 + width * rising.index(i) / (len(row) - 1) for i in range(len(row))]
 
 
-def sce(rows: Rows, weights: Row, select: float) -> Row:
+def sce(rows: Rows, weights: Row, select: float, spec: str = "paper") -> Row:
     columns = [[row[i] for row in rows] for i in range(len(rows[0]))]
     means = [sum(w * c for w, c in zip(weights, col, strict=True)) for col in columns]
     spread = [
         sum(w * (c - mean) ** 2 for w, c in zip(weights, col, strict=True))
         for col, mean in zip(columns, means, strict=True)
     ]
-    places = set(rank_order(spread)[: kept(select, len(spread))])
+    differ = sum(len(set(column)) > 1 for column in columns)
+    count = kept(select, len(spread)) if spec == "paper" else int(select * differ)
+    places = set(rank_order(spread)[: len(spread) if select == 1 else count])
     energies = [w * sum(row[i] ** 2 for i in places) for w, row in zip(weights, rows, strict=True)]
     return [elect(col, energies, weights, 1.0, False) if i in places else 0.0 for i, col in enumerate(columns)]

@@ -89,10 +89,11 @@ class Largest:
         return self.ties[piece.number], self.room[piece.number]
 
 
-def largest(values: Values, counts: Counts) -> tuple[Pass, ...]:
+def largest(values: Values, counts: Counts, *, nonzero: bool = False) -> tuple[Pass, ...]:
     """Passes whose statistics are a `Largest`: of each row of `values(piece)`, the `counts` largest magnitudes.
 
-    Counts are cut to what there is. They are of a tensor, or of the whole model where that is the rule's scope.
+    Counts are cut to what there is. They are of a tensor, or of the whole model where that is the rule's scope. With
+    `nonzero` they are asked for the number of elements of the first row that are not zero, which are normal numbers.
     """
 
     def first(piece: Piece, _: Any, known: Tensor | None) -> Tensor:
@@ -103,7 +104,7 @@ def largest(values: Values, counts: Counts) -> tuple[Pass, ...]:
 
     def started(total: Tensor, _: Any) -> Largest:
         width = next(width for width, levels in LEVELS.items() if 2 ** levels[0] == total.shape[-1])
-        number = int(total[0, 0].sum())
+        number = int(total[0, 0, int(nonzero) :].sum())
         wanted = counts(number).clamp(0, number)
         wide = total.expand(len(wanted), -1, -1)
         start = Largest(torch.zeros_like(wide[..., 0]), width, wanted.expand(wide.shape[:2]), wide.sum(-1))

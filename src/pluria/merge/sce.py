@@ -1,6 +1,8 @@
 """SCE: select where the task vectors differ most, count each by its energy there, erase the minority's signs.
 
     select      the places of the largest variance over members, a share `select` of each tensor
+                "paper"     of all its elements, at least one
+                "mergekit"  of those whose variance is not zero, cut to a whole number that may be zero
     calculate   c_k = w_k sum tau_k^2 over these places
     erase       s = sign of sum_k w_k tau_k        A = {k: tau_k has the sign s}
     merged      theta_0 + scale sum_{k in A} c_k tau_k / sum_{k in A} c_k
@@ -11,7 +13,7 @@ Source: Wan et al., "FuseChat: knowledge fusion of chat models", 2024.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +24,10 @@ from pluria.merge.signs import ballot, elected
 from pluria.merge.ties import kept_of
 
 
+Spec = Literal["paper", "mergekit"]
+SPECS = ("paper", "mergekit")
+
+
 class Found(NamedTuple):
     """The places that are selected, None for all, and each member's share `[K]`."""
 
@@ -29,8 +35,10 @@ class Found(NamedTuple):
     shares: Tensor
 
 
-def sce(*, select: float = 1.0, scale: float = 1.0) -> Rule:
-    """The rule of SCE; it needs a base. `select` is the share of the places that change, in (0, 1].
+def sce(*, select: float = 1.0, scale: float = 1.0, spec: Spec = "paper") -> Rule:
+    """The rule of SCE; it needs a base. `select` is the share of the places that change, in (0, 1]; 1 is all of them.
+
+    spec   what it is a share of: "paper", all elements of a tensor; "mergekit", those in which members differ
 
     >>> from pluria.core.ensemble import stack
     >>> from pluria.merge.leafwise import leafwise
@@ -40,7 +48,11 @@ def sce(*, select: float = 1.0, scale: float = 1.0) -> Rule:
     """
     if not 0 < select <= 1:
         raise ValueError(f"select lies in (0, 1]; got {select}")
-    selection = largest(_variance, partial(kept_of, select)) if select < 1 else ()
+    if spec not in SPECS:
+        raise ValueError(f"spec is one of {', '.join(map(repr, SPECS))}; got {spec!r}")
+    differing = spec == "mergekit"
+    counts = partial(_share if differing else kept_of, select)
+    selection = largest(_variance, counts, nonzero=differing) if select < 1 else ()
 
     def combine(piece: Piece, found: Found) -> Tensor:
         deltas = _selected(piece, found.places)
@@ -50,11 +62,18 @@ def sce(*, select: float = 1.0, scale: float = 1.0) -> Rule:
     return Rule(combine, (*selection, Pass(_energies, _shares)), needs_base=True, between=False)
 
 
+def _share(select: float, count: int) -> Tensor:
+    return torch.tensor([[int(select * count)]])
+
+
 def _variance(piece: Piece) -> Tensor:
-    """sum_k w_k (tau_k - mean)^2, `[1, n]`."""
+    """sum_k w_k (tau_k - mean)^2, `[1, n]`; a normal number unless it is zero."""
     shares = piece.weights.to(piece.values.dtype)[:, None]
     deltas = piece.deltas
-    return ((deltas - (deltas * shares).sum(0)).square() * shares).sum(0, keepdim=True)
+    spread = ((deltas - (deltas * shares).sum(0)).square() * shares).sum(0, keepdim=True)
+    # Rounding of the mean gives equal members a variance, and squares of small differences lose theirs.
+    heard = deltas[piece.weights > 0]
+    return spread.clamp_(min=torch.finfo(spread.dtype).tiny).masked_fill_((heard == heard[0]).all(0), 0.0)
 
 
 def _selected(piece: Piece, places: Largest | None) -> Tensor:

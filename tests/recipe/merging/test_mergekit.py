@@ -62,7 +62,7 @@ def settings(held: dict[str, Any], name: str = "layers.0.w") -> tuple[Any, Any]:
             {"spec": "mergekit", "density": 0.6, "epsilon": 0.1, "scale": 1},
         ),
         (recipe("model_stock", {}, {}), None, {"clamp": False}),
-        (recipe("sce", {}, {}, select_topk=0.2, int8_mask=True), None, {"select": 0.2}),
+        (recipe("sce", {}, {}, select_topk=0.2, int8_mask=True), None, {"spec": "mergekit", "select": 0.2}),
     ],
     ids=lambda value: value["merge_method"] if isinstance(value, dict) and "merge_method" in value else "",
 )

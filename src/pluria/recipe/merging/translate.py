@@ -53,7 +53,7 @@ FORMS: dict[str, Form] = {
     "della": Form("della", "mean", True, ("density", "epsilon"), THEIRS),
     "della_linear": Form("della", "sum", False, ("density", "epsilon"), {**THEIRS, "elect": False}),
     "model_stock": Form("model_stock", "none", fixed={"clamp": False}),
-    "sce": Form("sce", "none", parameters=("select_topk",)),
+    "sce": Form("sce", "none", parameters=("select_topk",), fixed=THEIRS),
 }
 
 

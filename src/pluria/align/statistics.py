@@ -18,6 +18,7 @@ from pluria.align.refresh import NORMS
 from pluria.core.ensemble import Ensemble
 from pluria.core.model import tensors
 from pluria.core.params import Params, check_fit
+from pluria.numbers.narrow import narrowed
 
 
 def pooled_statistics(
@@ -60,8 +61,8 @@ def _together(prefix: str, members: Sequence[Params], counts: Sequence[float] | 
     spread = shares @ (variances + (means - mean).square())
     first = members[0]
     return {
-        f"{prefix}running_mean": mean.to(first[f"{prefix}running_mean"].dtype),
-        f"{prefix}running_var": spread.to(first[f"{prefix}running_var"].dtype),
+        f"{prefix}running_mean": narrowed(mean, first[f"{prefix}running_mean"].dtype),
+        f"{prefix}running_var": narrowed(spread, first[f"{prefix}running_var"].dtype),
         f"{prefix}num_batches_tracked": torch.stack(tracked).sum(0),
     }
 

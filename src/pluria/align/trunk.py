@@ -20,6 +20,7 @@ from pluria.align.zipit import Zipping, prepared
 from pluria.core.calling import Forward, call
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Family, Shared, Stacked
+from pluria.numbers.narrow import narrowed
 
 
 def zip_trunk(
@@ -81,4 +82,4 @@ def _own(zipping: Zipping, name: str) -> Family:
     values = [params[name].detach() for params in zipping.several]
     if not values[0].is_floating_point():
         return Stacked(torch.stack(values))
-    return Stacked(torch.stack([zipping.part(name, k).to(value.dtype) for k, value in enumerate(values)]))
+    return Stacked(torch.stack([narrowed(zipping.part(name, k), value.dtype) for k, value in enumerate(values)]))

@@ -24,6 +24,7 @@ from pluria.core.calling import Forward, call, check_batches, moved, place
 from pluria.core.ensemble import Ensemble
 from pluria.core.model import Role, roles, tensors, working_copy
 from pluria.core.params import check_fit
+from pluria.numbers.narrow import narrowed
 
 LAYERS = ("linear", "conv", "embedding", "head")
 
@@ -82,7 +83,7 @@ class Zipping:
         total = torch.zeros(values[0].shape, dtype=torch.float64, device=values[0].device)
         for k in range(len(values)):
             total += self.part(name, k) if made else self.part(name, k) / len(values)
-        return total.to(values[0].dtype)
+        return narrowed(total, values[0].dtype)
 
     def part(self, name: str, k: int) -> Tensor:
         """Member k's part of a merged tensor, float64: its axes in merged places."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pluria.core.family import Bits, Family, Shared, check_member, stored_bits
+from pluria.numbers.narrow import narrowed
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Factored:
         product = self.left[member].to(torch.float64) @ self.right[member].to(torch.float64)
         product = product.view(spread(self.shape, product.shape[1])).to(out.device)
         wide = value.to(torch.float64)
-        out.copy_(wide + product if self.op == "add" else wide * product)
+        out.copy_(narrowed(wide + product if self.op == "add" else wide * product, out.dtype))
 
     def bits(self, members: Sequence[int]) -> Bits:
         factors, base = stored_bits(self.left) + stored_bits(self.right), self.base.bits(members)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pluria.core.params import memory
 from pluria.numbers.key import Key
+from pluria.numbers.narrow import narrowed
 
 T = TypeVar("T")
 SEED = 64
@@ -152,7 +153,7 @@ class Affine:
         total = self.origin.to(torch.float64)
         for step, direction in zip(steps, self.directions, strict=True):
             total = total + step * direction.to(torch.float64)
-        out.copy_(total)
+        out.copy_(narrowed(total, out.dtype))
 
     def bits(self, members: Sequence[int]) -> Bits:
         one = stored_bits(self.origin)

@@ -20,6 +20,7 @@ from pluria.core.ensemble import UNIFORM, Ensemble
 from pluria.core.factored import Factored, spread
 from pluria.core.family import Family, Shared, block
 from pluria.core.params import Params, check_fit, memory
+from pluria.numbers.narrow import narrowed
 
 
 def add_adapters(
@@ -42,7 +43,10 @@ def add_adapters(
             value = _fits(held, name, part)
             total = wide.setdefault(memory(value), value.detach().to(torch.float64))
             wide[memory(value)] = total + weight * part.product().view(spread(value.shape, part.right.shape[1]))
-    made = {memory(v): wide[memory(v)].to(v.dtype) if memory(v) in wide else v.detach().clone() for v in held.values()}
+    made = {memory(value): value.detach().clone() for value in held.values() if memory(value) not in wide}
+    made |= {
+        memory(value): narrowed(wide[memory(value)], value.dtype) for value in held.values() if memory(value) in wide
+    }
     return {name: made[memory(value)] for name, value in held.items()}
 
 
@@ -160,7 +164,7 @@ def _truncated(matrix: Tensor, rank: int | None) -> LowRank:
 
 
 def _as(part: LowRank, dtype: torch.dtype) -> LowRank:
-    return LowRank(part.left.to(dtype), part.right.to(dtype), part.scale)
+    return LowRank(narrowed(part.left, dtype), narrowed(part.right, dtype), part.scale)
 
 
 def _weights(adapters: Sequence[Adapter], weights: Sequence[float] | None) -> list[float]:

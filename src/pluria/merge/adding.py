@@ -45,7 +45,7 @@ def _added(parts: Sequence[tuple[LowRank, float]]) -> Rule:
             _check(piece, part)
             product = part.scale * (part.left[rows].detach().to(torch.float64) @ part.right.detach().to(torch.float64))
             total = total + share * product.view(spread(total.shape, part.right.shape[1]))
-        return total.reshape(-1).to(piece.values.dtype)
+        return total.reshape(-1)
 
     return Rule(combine, members=1, pieces="row")
 

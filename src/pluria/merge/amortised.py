@@ -19,6 +19,7 @@ from pluria.merge.coordinates import Optimiser
 from pluria.merge.leafwise import leafwise
 from pluria.merge.linear import linear
 from pluria.numbers.key import MERGING, Key, tensor_id
+from pluria.numbers.narrow import narrowed
 from pluria.numbers.philox import words
 
 ORDER = "\0order"
@@ -48,7 +49,7 @@ def amortised(
     for name, family in ensemble.families.items():
         if family.dtype.is_floating_point and id(family) not in done:
             descent = _descended(ensemble, family, start[name], optimiser, epochs, key)
-            done[id(family)] = descent.to(family.dtype)
+            done[id(family)] = narrowed(descent, family.dtype)
     return {name: done.get(id(family), made[name]) for name, family in ensemble.families.items()}
 
 

@@ -25,6 +25,7 @@ from pluria.core.errors import CheckpointError
 from pluria.merge.rule import BLOCK, Pass, Piece, Rule, row_length
 from pluria.numbers import members
 from pluria.numbers.members import SIXTEEN
+from pluria.numbers.narrow import narrowed
 
 CHUNK = 8
 """Pieces that a thread takes at a time."""
@@ -227,7 +228,7 @@ def _merge(task: Task, found: Any, spans: Sequence[Span]) -> None:
         merged = leaf.rule.combine(piece, found)
         if merged.shape != (span.stop - span.start,):
             raise ValueError(f"{leaf.name!r}: a rule gives [{span.stop - span.start}]; got {list(merged.shape)}")
-        rounded = merged.to(leaf.dtype)
+        rounded = narrowed(merged, leaf.dtype)
         if not _finite(rounded):
             raise CheckpointError(
                 f"tensor {leaf.name!r}: what was merged does not fit into {leaf.dtype}. Give smaller weights, or a "

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pluria.core.params import Params
+from pluria.numbers.narrow import narrowed
 
 
 def expert_usage(logits: Tensor, top: int) -> Tensor:
@@ -94,7 +95,7 @@ def _one(experts: Params, usage: Tensor, members: Tensor, hidden: Mapping[str, i
                 own.index_select(hidden[name] - 1, order) if order is not None and name in hidden else own
             )
     whole = {name for name, value in experts.items() if not value.is_floating_point()}
-    return {n: experts[n][leader] if n in whole else total[n].to(experts[n].dtype) for n in experts}
+    return {n: experts[n][leader] if n in whole else narrowed(total[n], experts[n].dtype) for n in experts}
 
 
 def _matched(experts: Params, leader: int, expert: int, hidden: Mapping[str, int]) -> Tensor:

@@ -51,7 +51,7 @@ def fisher(
                 own = own if favour_first and k else own.clamp(min=floor)
                 share, wide = own * (even[k] * scales[k]), value.to(torch.float64)
                 total, mass, mean = total + share * wide, mass + share, mean + even[k] * wide
-            return torch.where(mass > 0, total / torch.where(mass > 0, mass, 1.0), mean).to(piece.values.dtype)
+            return torch.where(mass > 0, total / torch.where(mass > 0, mass, 1.0), mean)
 
         return Rule(combine, members=len(fishers))
 

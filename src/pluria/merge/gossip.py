@@ -15,6 +15,7 @@ from torch import Tensor
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Family, Stacked, block
 from pluria.core.reduce import weighted_sum
+from pluria.numbers.narrow import narrowed
 
 
 def mix(ensemble: Ensemble, matrix: Tensor) -> Ensemble:
@@ -47,5 +48,5 @@ def _mixed(values: Tensor, shares: Tensor) -> Family:
         return Stacked(values)
     mixed = torch.empty_like(values)
     for out, row in zip(mixed, shares / shares.sum(1, keepdim=True), strict=True):
-        out.copy_(weighted_sum(values, row))
+        out.copy_(narrowed(weighted_sum(values, row), out.dtype))
     return Stacked(mixed)

@@ -9,6 +9,8 @@ Statistics 1962; for merging, Yin et al., "Byzantine-robust distributed learning
 
 from __future__ import annotations
 
+import torch
+
 from pluria.core import reduce
 from pluria.merge.rule import Rule
 
@@ -22,11 +24,11 @@ def median() -> Rule:
     >>> leafwise(stack([{"w": torch.tensor([value])} for value in (1.0, 2.0, 90.0)]), median())
     {'w': tensor([2.])}
     """
-    return Rule(lambda piece, _: reduce.median(piece.values, piece.weights))
+    return Rule(lambda piece, _: reduce.median(piece.values.to(torch.float64), piece.weights))
 
 
 def trimmed(*, trim: float = 0.2) -> Rule:
     """The rule of the trimmed mean over members; `trim`, in [0, 1/2), is cut off at either end."""
     if not 0 <= trim < 0.5:
         raise ValueError(f"trim must lie in [0, 1/2), not {trim}")
-    return Rule(lambda piece, _: reduce.trimmed(piece.values, piece.weights, trim=trim))
+    return Rule(lambda piece, _: reduce.trimmed(piece.values.to(torch.float64), piece.weights, trim=trim))

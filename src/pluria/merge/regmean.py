@@ -58,7 +58,7 @@ def regmean(grams: Sequence[Params], *, off: float = 0.9, layouts: Mapping[str, 
             mean = weighted_sum(rows, piece.weights)
             pull = weighted_sum((rows - mean) @ second, piece.weights)
             made = mean + _solve(weighted_sum(second, piece.weights), pull.mT).mT
-            return form.from_rows(made.reshape(form.rows, -1), piece.shape).reshape(-1).to(piece.values.dtype)
+            return form.from_rows(made.reshape(form.rows, -1), piece.shape).reshape(-1)
 
         return Rule(combine, members=len(grams), pieces="tensor")
 

@@ -23,7 +23,6 @@ from pluria.merge.rule import Pass, Piece, Rule
 from pluria.merge.signs import ballot, elected
 from pluria.merge.ties import kept_of
 
-
 Spec = Literal["paper", "mergekit"]
 SPECS = ("paper", "mergekit")
 

@@ -115,7 +115,11 @@ def _row(merge: Merge, network: bool, changes: bool) -> Method:
 def _made(row: Method, merge: Merge, bench: Bench) -> Params | Ensemble:
     if row.maker:
         rule = rule_of(merge.method, merge.options, merge.seed)
-        made: Params | Ensemble = leafwise(bench.ensemble, rule, base=bench.base, counters=merge.counters)
+        options: dict[str, Any] = {"dtype": dtype_of(merge.dtype), "counters": merge.counters}
+        rounded = leafwise(bench.ensemble, rule, base=bench.base, **options)
+        # What is repaired are the numbers that are written, in the dtype of the network.
+        families = bench.ensemble.families
+        made: Params | Ensemble = {name: value.to(families[name].dtype) for name, value in rounded.items()}
     else:
         made = row.run(bench, merge.options)
     if isinstance(made, Ensemble):

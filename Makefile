@@ -25,8 +25,9 @@ triton: $(VENV)/.dev
 	  TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/gpu --cov --cov-report=; \
 	else echo "SKIPPED tests/gpu: Triton cannot be installed here; it has wheels for Linux"; fi
 
+# What the studies print is kept, with machine and date, in a text file for each module.
 study: $(VENV)/.dev
-	$(BIN)/python -m pytest -m study --timeout=3600
+	$(BIN)/python -m pytest -v -m study --timeout=3600 --keep tests/study/results
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

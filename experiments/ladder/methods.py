@@ -11,6 +11,7 @@ from parts import (
     Rung,
     adapters,
     base,
+    claimed,
     ex_uno,
     factors,
     jointly,
@@ -21,6 +22,7 @@ from parts import (
     pruned,
     pushed,
     start,
+    tangents,
 )
 from setting import EPOCHS, MOMENTUM, RATE, Split, alone, descent, refreshed, run
 from torch import nn
@@ -93,13 +95,13 @@ def late_iterates(data: Split, collectors: dict[str, Any], member: int = 0) -> t
     return model, states
 
 
-def tail(data: Split, what: str) -> Rung:
+def tail(data: Split, what: str, refresh: bool = True) -> Rung:
     """SWA, EMA and SWAG see the same iterates."""
     collectors = {"swa": SWA(every(data.steps)), "ema": EMA(0.95), "swag": SWAG(20, every(data.steps))}
     model, states = late_iterates(data, collectors)
     options = {"members": 20, "key": data.seed} if what == "swag" else {}
     ensemble = collectors[what].ensemble(states[what], **options)  # type: ignore[call-arg]
-    return model, refreshed(model, ensemble, data), 1
+    return model, refreshed(model, ensemble, data) if refresh else ensemble, 1
 
 
 def several_swag(data: Split) -> Rung:
@@ -125,10 +127,11 @@ def tickets(data: Split, budget: int) -> Rung:
     return model, points.ensemble(states["p"]), budget
 
 
-def cyclical(data: Split, temperature: float) -> Rung:
+def cyclical(data: Split, temperature: float, friction: float = 0.1, rate: float = RATE) -> Rung:
+    """Samples at the ends of four cycles; at friction 1 it is SGLD."""
     model = start(data)
     cycle = cycles(EPOCHS * data.steps, 4)
-    noisy = SGHMC(model.parameters(), RATE, data_size=400, friction=0.1, weight_decay=5e-4, key=data.seed)
+    noisy = SGHMC(model.parameters(), rate, data_size=400, friction=friction, weight_decay=5e-4, key=data.seed)
 
     def anneal(step: int) -> None:
         noisy.param_groups[0]["temperature"] = temperature if cycle.samples(step, share=0.2) else 0.0
@@ -200,18 +203,24 @@ LADDER: dict[str, Callable[[Split], Rung]] = {
     "SSE × 4, four runs long": lambda data: snapshots(data, 4),
     "FGE × 4": geometric,
     "SWA": lambda data: tail(data, "swa"),
+    "SWA, stale norms": lambda data: tail(data, "swa", refresh=False),
     "EMA": lambda data: tail(data, "ema"),
     "SWAG × 20": lambda data: tail(data, "swag"),
     "MultiSWAG × 4 × 5": several_swag,
     "cyclical SGHMC, T = 1": lambda data: cyclical(data, 1.0),
     "cyclical SGHMC, T = 1/N": lambda data: cyclical(data, 1 / 400),
+    "cyclical SGLD, T = 1": lambda data: cyclical(data, 1.0, 1.0, 0.5),
+    "cyclical SGLD, T = 1/N": lambda data: cyclical(data, 1 / 400, 1.0, 0.5),
     "IVON × 20, rate 0.1": lambda data: variational(data, RATE),
     # The rate at which a normalised average of gradients does what SGD with momentum does.
     "IVON × 20, rate 1": lambda data: variational(data, RATE / (1 - MOMENTUM)),
     "MC dropout × 20": mc_dropout,
     "subnetworks × 4": ex_uno,
+    "subnetworks × 4, claimed": claimed,
     "prune and tune × 6, 3 epochs": lambda data: pruned(data, 3),
+    "prune and tune × 6, 3 epochs, random": lambda data: pruned(data, 3, random=True),
     "prune and tune × 6, 30 epochs": lambda data: pruned(data, 30),
+    "prune and tune × 6, 30 epochs, random": lambda data: pruned(data, 30, random=True),
     "sparse tickets × 4": lambda data: tickets(data, 1),
     "sparse tickets × 4, four runs long": lambda data: tickets(data, 4),
     "LoRA × 4 on one network": adapters,
@@ -220,10 +229,17 @@ LADDER: dict[str, Callable[[Split], Rung]] = {
     "packed × 4": packed,
     "Masksembles × 4": masked,
     "late phase × 5 averaged": lambda data: late(data, 0.6, 0.0),
+    "late phase × 5 averaged, rank 1": lambda data: late(data, 0.6, 0.0, "rank1"),
+    "late phase × 5 averaged, last layer": lambda data: late(data, 0.6, 0.0, "last"),
+    "late phase × 5 averaged, hypernetwork": lambda data: late(data, 0.6, 0.0, "hyper"),
     "late phase × 5 averaged, from the start": lambda data: late(data, 0.0, 0.5),
+    "late phase × 5 averaged, rank 1, from the start": lambda data: late(data, 0.0, 0.5, "rank1"),
+    "late phase × 5, rank 1, from the start": lambda data: late(data, 0.0, 0.5, "rank1", average=False),
     "line, its middle": lambda data: line(data, 1.0, 1),
+    "line, its end": lambda data: line(data, 1.0, 1, 0.0),
     "line, its middle, no penalty": lambda data: line(data, 0.0, 1),
     "line × 5": lambda data: line(data, 1.0, 5),
+    "tangents × 4, composed": tangents,
     "together × 4, gamma = 1": lambda data: jointly(data, lambda o, y: diversity_loss(o, y, gamma=1.0)),
     "repulsive × 4": lambda data: jointly(data, pushed),
     "EnsLoss": random_losses,

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pluria.align import refresh
+from pluria.core.ensemble import single
 from pluria.core.errors import CheckpointError
 from pluria.core.params import params_of
 from pluria.predict import gather, predict
@@ -35,6 +37,15 @@ def test_ends_are_exact_and_the_polygon_is_straight() -> None:
     assert torch.allclose(middle, (a["first.bias"] + b["first.bias"]) / 2, atol=1e-6)
     ensemble = span.ensemble(torch.eye(4))
     assert ensemble.families["first.weight"] is ensemble.families["second.weight"]
+
+
+def test_the_ends_of_a_path_are_the_networks_once_their_statistics_are_refreshed() -> None:
+    ends, inputs = [params_of(tied(1)), params_of(tied(2))], [torch.randn(64, 3)]
+    path = refresh(tied(), curve(tied(), ends).ensemble(along(torch.tensor([0.0, 1.0]), 3)), inputs, plain=True)
+    alone = [refresh(tied(), single(end), inputs, plain=True).params(0) for end in ends]
+    for member, end in enumerate(alone):
+        assert all(torch.equal(path.params(member)[name], value) for name, value in end.items())
+        assert not torch.equal(end["norm.running_var"], ends[member]["norm.running_var"])
 
 
 def test_shares_sum_to_one() -> None:

@@ -41,12 +41,21 @@ def subnetworks(model: nn.Module, *, members: int = 4, masks: Masks | None = Non
     return _under(model, given, members, shared=True)
 
 
-def prune_and_tune(model: nn.Module, *, members: int = 6, density: float = 0.5, key: Key | int = 0) -> Population:
+def prune_and_tune(
+    model: nn.Module, *, members: int = 6, density: float = 0.5, masks: Masks | None = None, key: Key | int = 0
+) -> Population:
     """A population of copies of a trained network, each under a random mask, pairs under opposite ones; tune them next.
 
     Tune until members are as good as the parent, with a rate that goes up and down once: a few dozen steps are too few.
+
+    `masks` of your own, bool `[K, *shape]` by name, take the place of the pairs. Raises ValueError where there are not
+    as many of them as members.
     """
-    return _under(model, paired_masks(model, members=members, density=density, key=key), members, shared=False)
+    given = paired_masks(model, members=members, density=density, key=key) if masks is None else masks
+    for name, mask in given.items():
+        if len(mask) != members:
+            raise ValueError(f"{members} members need as many masks; of {name} there are {len(mask)}")
+    return _under(model, given, members, shared=False)
 
 
 def masksembles(model: nn.Module, *, members: int = 4, scale: float = 2.0, key: Key | int = 0) -> Population:

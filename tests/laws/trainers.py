@@ -160,11 +160,10 @@ def sparse(f: Callable[..., Any], resume: bool) -> Ensemble:
     held = f(model, density=0.5)
     for step in range(LENGTH):
         if resume and step == LENGTH // 2:
-            params, masks, model = model.state_dict(), held.masks, network(9)
-            model.load_state_dict(params)
+            params, masks, model = model.state_dict(), held.state_dict(), network(9)
             held = f(model, density=0.5, key=9)
             model.load_state_dict(params)
-            held.masks = masks
+            held.load_state_dict(masks)
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         optimizer.zero_grad()
         torch.autograd.backward(loss(model))

@@ -103,6 +103,13 @@ def test_a_checkpoint_of_another_run_and_a_damaged_one(tmp_path: Path) -> None:
     trained("sgd", epochs=1, checkpoint=file)
     with pytest.raises(ValueError, match=r"run.pt: this checkpoint is of another run.*has the collectors"):
         train(net(), epoch, loss, optimizer=torch.optim.SGD(net().parameters(), 0.1), epochs=1, checkpoint=file)
+    other, model = nn.Linear(4, 3), net()
+    plain = torch.optim.SGD(other.parameters(), 0.1)
+    with pytest.raises(ValueError, match=r"(?s)of another run.*Missing key"):
+        train(other, epoch, loss, optimizer=plain, epochs=1, checkpoint=file, collectors=COLLECTORS)
+    grouped = torch.optim.SGD([{"params": model[0].parameters()}, {"params": model[4].parameters()}], 0.1)
+    with pytest.raises(ValueError, match=r"of another run.*parameter groups"):
+        train(model, epoch, loss, optimizer=grouped, epochs=1, checkpoint=file, collectors=COLLECTORS)
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(ValueError, match="or damaged"):
         trained("sgd", checkpoint=file)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pluria.train import SparseTraining, erk_densities
+from pluria.train import Run, Snapshots, SparseTraining, erk_densities, every, train
 from train.test_population import data, net
 
 
@@ -80,6 +84,52 @@ def test_frozen_weights_stay_whole() -> None:
     assert sum(int(m.sum()) for m in sparse.masks.values()) == pytest.approx(0.3 * sum(learned.values()), abs=2)
     run(model, sparse, [0.5, 0.5])
     assert torch.equal(model[4].weight, before)
+
+
+def tickets(file: Path | None, before: Callable[[int], None] | None = None) -> tuple[nn.Module, SparseTraining, Run]:
+    """A run of two epochs that explores after steps 2 and 4, which a checkpoint of every step may keep."""
+    model = net()
+    sparse, optimizer = SparseTraining(model, density=0.3), torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    sparse.attach(optimizer, when=lambda step: step in (3, 5), share=0.8)
+    done = train(
+        model, lambda epoch: [data(3 * epoch + i) for i in range(3)], lambda m, b: F.cross_entropy(m(b[0]), b[1]),
+        optimizer=optimizer, epochs=2, checkpoint=file, save_every=1, before=before, beside={"sparse": sparse},
+        collectors={"points": Snapshots(every(2))},
+    )  # fmt: skip
+    return model, sparse, done
+
+
+@pytest.mark.parametrize("stop", [3, 4, 6])
+def test_an_interrupted_sparse_run_goes_on_bit_for_bit(stop: int, tmp_path: Path) -> None:
+    def interrupted(step: int) -> None:
+        if step == stop:
+            raise KeyboardInterrupt
+
+    whole, held, run = tickets(None)
+    with pytest.raises(KeyboardInterrupt):
+        tickets(tmp_path / "run.pt", interrupted)
+    again, masks, resumed = tickets(tmp_path / "run.pt")
+    assert resumed.losses == run.losses
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())
+    assert all(torch.equal(mask, masks.masks[name]) for name, mask in held.masks.items())
+    fresh = SparseTraining(net(), density=0.3).masks  # exploring has moved them, so that a fresh start would be seen
+    assert not all(torch.equal(mask, fresh[name]) for name, mask in held.masks.items())
+    tensors = run.states["points"].tensors
+    assert all(torch.equal(value, resumed.states["points"].tensors[name]) for name, value in tensors.items())
+
+
+def test_masks_of_another_network_and_a_checkpoint_without_them(tmp_path: Path) -> None:
+    model, other = net(), nn.Sequential(nn.Linear(4, 3))
+    sparse = SparseTraining(model)
+    with pytest.raises(ValueError, match=r"masks of other layers: \['0.weight'\], here are \['0.weight', '4.weight'"):
+        sparse.load_state_dict(SparseTraining(other).state_dict())
+    how: Any = {"optimizer": torch.optim.SGD(other.parameters(), 0.1), "epochs": 1, "checkpoint": tmp_path / "run.pt"}
+    batches = [torch.ones(2, 4)]
+    train(other, lambda _: batches, lambda m, x: m(x).square().mean(), **how)
+    with pytest.raises(ValueError, match=r"parts beside them \[\], here are \['sparse'\]"):
+        train(
+            other, lambda _: batches, lambda m, x: m(x).square().mean(), beside={"sparse": SparseTraining(other)}, **how
+        )
 
 
 def test_mistakes() -> None:

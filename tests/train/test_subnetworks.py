@@ -120,6 +120,15 @@ def test_pruned_children_begin_as_their_parent_and_stay_sparse() -> None:
         assert torch.allclose(found, population(data()[0]), atol=1e-5)
 
 
+def test_pruning_takes_masks_of_ones_own() -> None:
+    pairs = paired_masks(net(), members=6, key=3)
+    population = prune_and_tune(net(), members=3, masks={name: rows[::2] for name, rows in pairs.items()})
+    own = population.ensemble().params(2)["4.weight"]
+    assert torch.equal(own != 0, pairs["4.weight"][4])
+    with pytest.raises(ValueError, match=r"3 members need as many masks; of 0.weight there are 6"):
+        prune_and_tune(net(), members=3, masks=pairs)
+
+
 def test_masksembles_zero_whole_channels() -> None:
     model = net()
     population = masksembles(model, members=4, scale=2.0, key=1).eval()

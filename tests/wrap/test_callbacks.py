@@ -47,7 +47,7 @@ class Net(nn.Module):
         return {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
 
-def huggingface(folder: Path, steps: int, resume: Path | None = None, **options: Any) -> Any:
+def huggingface(folder: Path, steps: int, resume: Path | bool | None = None, **options: Any) -> Any:
     transformers = pytest.importorskip("transformers", reason="transformers is an extra")
     pytest.importorskip("accelerate", reason="the transformers Trainer needs accelerate")
     from pluria.wrap import TrainerCollectors
@@ -56,11 +56,11 @@ def huggingface(folder: Path, steps: int, resume: Path | None = None, **options:
     rows = [{"x": x, "labels": y} for x, y in zip(*data().tensors, strict=True)]
     args = transformers.TrainingArguments(
         str(folder), per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=steps, save_steps=4,
-        learning_rate=0.1, lr_scheduler_type="constant", report_to=[], use_cpu=True, disable_tqdm=True, seed=3,
-        **options,
+        lr_scheduler_type="constant", report_to=[], use_cpu=True, disable_tqdm=True, seed=3,
+        **{"learning_rate": 0.1, **options},
     )  # fmt: skip
     trainer = transformers.Trainer(Net(), args, train_dataset=rows, callbacks=[callback])
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    trainer.train(resume_from_checkpoint=str(resume) if isinstance(resume, Path) else resume)
     return callback
 
 
@@ -72,9 +72,13 @@ def test_a_transformers_trainer(tmp_path: Path) -> None:
     huggingface(tmp_path / "b", 4)
     last = tmp_path / "b" / "checkpoint-4"
     elsewhere = shutil.copytree(last, tmp_path / "kept")
+    # A checkpoint of the same step in the folder of the run that goes on, of another run: it is not the one asked for.
+    huggingface(tmp_path / "d", 4, learning_rate=0.3)
     for resumed in (
-        huggingface(tmp_path / "b", 8, resume=last),
-        huggingface(tmp_path / "c", 8, resume=elsewhere, resume_from_checkpoint=str(elsewhere)),
+        huggingface(tmp_path / "b", 8, resume=True),
+        huggingface(tmp_path / "c", 8, resume=elsewhere),
+        huggingface(tmp_path / "d", 8, resume=elsewhere),
+        huggingface(tmp_path / "e", 8, resume=elsewhere, resume_from_checkpoint="nowhere"),
     ):
         assert equal(resumed.ensemble("points"), whole.ensemble("points"))
         assert equal(resumed.ensemble("swag", members=3), whole.ensemble("swag", members=3))

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,18 @@ Epoch = Callable[[int], Iterable[Any]]
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """(network, batch) -> mean loss, one number with a gradient."""
+
+
+class Stateful(Protocol):
+    """What says and takes its state as modules and optimisers do."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Take them again."""
+        ...
 
 
 @dataclass
@@ -59,6 +71,7 @@ def train(
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     collectors: Mapping[str, Collector] | None = None,
     before: Callable[[int], None] | None = None,
+    beside: Mapping[str, Stateful] | None = None,
     accumulate: int = 1,
     autocast: torch.dtype | None = None,
     clip: float | None = None,
@@ -69,6 +82,7 @@ def train(
     """Train `model` in place, and fold the run into its collectors' states.
 
     before       told the number of each step before it is taken, so that a temperature may follow a cycle
+    beside       what the checkpoint holds as well, by name: a `SparseTraining`, or whatever else the run changes
     accumulate   batches for one optimiser step; their losses are averaged, a rest at an epoch's end is a step too
     autocast     dtype of the forward pass, such as torch.bfloat16
     clip         largest norm of the gradient
@@ -76,14 +90,18 @@ def train(
     progress     told the epochs done and the epoch's mean loss
 
     An optimiser with `sampled` (IVON) has its gradients taken inside. In data-parallel runs every process calls this
-    alike, and the first one writes. Raises ValueError for a loss or gradient that is NaN or Inf, with model, optimiser
-    and checkpoint as they were after the step before; for an epoch without batches; for a checkpoint of another run.
+    alike, and the first one writes.
+
+    Raises ValueError for a loss or gradient that is NaN or Inf, with model, optimiser and checkpoint as they were after
+    the step before; for an epoch without batches; for a checkpoint that cannot be read, that lacks a part, or whose
+    collectors, names in `beside`, tensors or parameter groups are not those given. Nothing else says of which run a
+    checkpoint is: with other batches, rates or losses the run goes on from it unnoticed.
     """
     if epochs < 1 or accumulate < 1:
         raise ValueError(f"epochs and accumulate are 1 or more; got {epochs} and {accumulate}")
     held = dict(collectors or {})
     states = {name: collector.start(model) for name, collector in held.items()}
-    parts = _Parts(model, optimizer, scheduler, states, Progress())
+    parts = _Parts(model, optimizer, scheduler, states, dict(beside or {}), Progress())
     file = None if checkpoint is None else Path(checkpoint)
     if file is not None and file.exists():
         parts.load(file)
@@ -182,6 +200,7 @@ class _Parts:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler | None
     states: dict[str, State]
+    beside: dict[str, Stateful]
     progress: Progress
 
     def save(self, file: Path) -> None:
@@ -198,6 +217,7 @@ class _Parts:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "states": {name: state.state_dict() for name, state in self.states.items()},
+            "beside": {name: each.state_dict() for name, each in self.beside.items()},
             "progress": vars(self.progress),
             "generator": torch.stack([own for own, _ in drawn]),
             "cuda": [own for _, own in drawn],
@@ -213,13 +233,15 @@ class _Parts:
         """Put everything back as it was when the file was written."""
         try:
             data = torch.load(file, weights_only=True)
-            if set(data["states"]) != set(self.states):
-                raise ValueError(f"it has the collectors {sorted(data['states'])}, here are {sorted(self.states)}")
+            _check_names("collectors", data["states"], self.states)
+            _check_names("parts beside them", data["beside"], self.beside)
             unwrapped(self.model).load_state_dict(data["model"])
             self.optimizer.load_state_dict(data["optimizer"])
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(data["scheduler"])
             self.states.update({name: State.from_state_dict(state) for name, state in data["states"].items()})
+            for name, each in self.beside.items():
+                each.load_state_dict(data["beside"][name])
             vars(self.progress).update(data["progress"])
             # A copy: torch 2.13 crashes on a state that does not begin its storage.
             torch.set_rng_state(data["generator"].view(-1, len(torch.get_rng_state()))[_rank()].clone())
@@ -227,6 +249,11 @@ class _Parts:
                 torch.cuda.set_rng_state_all(data["cuda"][_rank()])
         except (KeyError, TypeError, ValueError, RuntimeError, EOFError, IndexError) as error:
             raise ValueError(f"{file}: this checkpoint is of another run, or damaged: {error}. Move it away") from error
+
+
+def _check_names(what: str, saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    if set(saved) != set(here):
+        raise ValueError(f"it has the {what} {sorted(saved)}, here are {sorted(here)}")
 
 
 def _everyones(value: Any) -> list[Any]:

@@ -12,10 +12,14 @@ Training or Testing: The All-Round Blessings of Dynamic Sparsity", ICLR 2022.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from pluria.numbers.key import Key
+from pluria.train.collector import When
 from pluria.train.factors import weights_of
 from pluria.train.fresh import fresh_order
 
@@ -26,20 +30,45 @@ class SparseTraining:
         sparse = SparseTraining(model, density=0.2)
         loss.backward(); [now and then: sparse.explore(0.3)]; optimizer.step(); sparse.mask()
 
-    Frozen weights stay whole. `masks` are bool by name and are what a checkpoint must hold beside the network; that of
-    `train` does not. Exploring reads dense gradients, so
-    it comes between `backward` and the optimiser's step; grown weights start at zero. Raises ValueError without layers.
+    `attach` makes an optimiser do both. Frozen weights stay whole. `masks` are bool by name; with the steps of an
+    attached optimiser they are the state that a checkpoint must hold beside the network: `train(beside=...)`. Exploring
+    reads dense gradients, so it comes between `backward` and the optimiser's step; grown weights start at zero. Raises
+    ValueError without layers.
     """
 
     def __init__(self, model: nn.Module, *, density: float = 0.2, key: Key | int = 0) -> None:
         key = key if isinstance(key, Key) else Key(key)
         self.weights = weights_of(model, "sparse training", learned=True)
         self.masks: dict[str, Tensor] = {}
+        self.steps = 0
         for name, share in erk_densities(model, density=density).items():
             weight = self.weights[name]
             kept = fresh_order(f"{name}\0sparse", weight.numel(), key) < round(share * weight.numel())
             self.masks[name] = kept.view(weight.shape).to(weight.device)
         self.mask()
+
+    def attach(self, optimizer: torch.optim.Optimizer, *, when: When, share: float) -> None:
+        """Let steps of `optimizer`, counted from 1, end with `mask`; those that `when` names begin with `explore`."""
+
+        def before(*_: object) -> None:
+            self.steps += 1
+            if when(self.steps):
+                self.explore(share)
+
+        optimizer.register_step_pre_hook(before)
+        optimizer.register_step_post_hook(lambda *_: self.mask())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The masks, and the steps of an attached optimiser."""
+        return {"masks": dict(self.masks), "steps": self.steps}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take a state again. Raises ValueError for one of other layers, with the masks as they were."""
+        masks = state_dict["masks"]
+        if {n: m.shape for n, m in masks.items()} != {n: m.shape for n, m in self.masks.items()}:
+            raise ValueError(f"these are masks of other layers: {sorted(masks)}, here are {sorted(self.masks)}")
+        self.masks = {name: mask.to(self.weights[name].device, copy=True) for name, mask in masks.items()}
+        self.steps = int(state_dict["steps"])
 
     @torch.no_grad()
     def mask(self) -> None:

@@ -5,6 +5,8 @@ callback = TrainerCollectors(swag=SWAG(...));  Trainer(..., callbacks=[callback]
 
 from __future__ import annotations
 
+import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,8 @@ FILE = "pluria_collectors.pt"
 class TrainerCollectors(TrainerCallback):
     """Folds a Trainer's run into the states of named collectors; they go on where a checkpoint is resumed from.
 
-    A callback is not told which folder `train(resume_from_checkpoint=...)` was given. It reads the checkpoint of that
-    step in `output_dir`; name one that lies elsewhere in `TrainingArguments(resume_from_checkpoint=...)` as well.
+    The checkpoint is that of `Trainer.train(resume_from_checkpoint=...)`; in a loop that has no such argument, that of
+    `TrainingArguments(resume_from_checkpoint=...)`, or of that step in `output_dir`.
     """
 
     def __init__(self, **collectors: Collector) -> None:
@@ -35,7 +37,7 @@ class TrainerCollectors(TrainerCallback):
         self.states = {name: collector.start(model) for name, collector in self.collectors.items()}
         if state.global_step:
             own = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            self.states = self._read(Path(args.resume_from_checkpoint or own) / FILE)
+            self.states = self._read(Path(_resumed_from(self) or args.resume_from_checkpoint or own) / FILE)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: nn.Module | None = None, **_: Any) -> None:
         """Look at the network after an optimiser step."""
@@ -57,9 +59,22 @@ class TrainerCollectors(TrainerCallback):
         if not file.is_file():
             raise ValueError(
                 f"{file} is missing: the resumed run had no such callback, or its checkpoint lies elsewhere. Name its "
-                "folder in TrainingArguments(resume_from_checkpoint=...), start anew, or leave the callback out"
+                "folder in Trainer.train(resume_from_checkpoint=...), start anew, or leave the callback out"
             )
         saved = torch.load(file, weights_only=True)
         if set(saved) != set(self.collectors):
             raise ValueError(f"{file} has the collectors {sorted(saved)}, here are {sorted(self.collectors)}")
         return {name: State.from_state_dict(each) for name, each in saved.items()}
+
+
+def _resumed_from(callback: TrainerCallback) -> str | None:
+    """The folder its Trainer resumes from. A callback is told all but that, so those who called it are looked at."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        handler = getattr(frame.f_locals.get("self"), "callback_handler", None)
+        if callback in getattr(handler, "callbacks", ()):
+            folder = frame.f_locals.get("resume_from_checkpoint")
+            if isinstance(folder, str | os.PathLike):
+                return os.fspath(folder)
+        frame = frame.f_back
+    return None

@@ -185,6 +185,9 @@ def told(params: Params, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
             ("sum_adapters", "one", "--set", "rang=2"),
             "sum_adapters has no option 'rang'; its options are weights, rank",
         ),
+        (("sum_adapters", "one", "--set", "weights=[.nan]"), "option 'weights': numbers are finite (got nan)"),
+        (("sum_adapters", "one", "--weights", "2"), "sum_adapters reads no mixing weights; give `weights` among its"),
+        (("sum_adapters", "one", "--base", "base"), "sum_adapters reads no base"),
     ],
 )
 def test_mistakes(here: Path, pluria: Pluria, arguments: tuple[str, ...], said: str) -> None:

@@ -255,6 +255,15 @@ def test_a_zipped_trunk_leaves_each_model_its_head(models: list[Params], pluria:
         (("amortised", *MODELS, "--counters", "sum"), "amortised copies counts of batches; leave out --counters"),
         (("m.yaml", *NETWORK, "--data", "held.npz"), "a recipe of mergekit runs no network"),
         (("adamerging", *MODELS, *NETWORK, "--data", "held.npz"), "this merge starts from a base model"),
+        (
+            ("adamerging", *MODELS, *BASE, *NETWORK, "--data", "held.npz", "--weights", "1,2,3"),
+            "adamerging counts all models alike and reads no weights; leave out --weights",
+        ),
+        (
+            ("amortised", *MODELS, "--set", "optimiser=adam", "--set", "rate=0.1", "--weights", "1,2,3"),
+            "amortised counts all models alike",
+        ),
+        (("greedy_soup", *MODELS, *BASE, *NETWORK, "--data", "held.npz"), "greedy_soup reads no base"),
         (("bang", *MODELS, *NETWORK, "--data", "held.npz", "--set", "head=fc"), "the models have no fc to be a head"),
         (
             ("learned_soup", *MODELS, *NETWORK, "--data", "held.npz", "--set", "groups=all"),

@@ -88,6 +88,19 @@ def test_seed_and_counters_go_with_a_recipe(models: list[str], pluria: Pluria) -
             "option 'spec': Input should be 'paper', 'mergekit', 'peft' or 'sd-mecha' (got 'peff')",
         ),
         (("ties", "0.safetensors", "--out", "x.safetensors"), "this merge starts from a base model"),
+        (
+            ("ties", "0.safetensors", "--base", "1.safetensors", "--set", "scale=.nan", "--out", "x.safetensors"),
+            "option 'scale': numbers are finite (got nan)",
+        ),
+        (
+            ("dare", "0.safetensors", "--base", "1.safetensors", "--set", "scale=[.inf]", "--out", "x.safetensors"),
+            "option 'scale': numbers are finite (got inf)",
+        ),
+        (
+            ("linear", "0.safetensors", "1.safetensors", "--weights", "nan,1", "--out", "x.safetensors"),
+            "finite",
+        ),
+        (("linear", "0.safetensors", "--base", "1.safetensors", "--out", "x.safetensors"), "linear reads no base"),
         (("linear", "0.safetensors", "--counters", "mean", "--out", "x.safetensors"), "'first' or 'sum'; got 'mean'"),
         (("m.yaml", "0.safetensors", "--out", "x.safetensors"), "models: m.yaml says that itself"),
         (("m.yaml", "--set", "a=1", "--out", "x.safetensors"), "--set: m.yaml says that itself"),

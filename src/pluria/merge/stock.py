@@ -9,6 +9,7 @@ models", ECCV 2024.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -29,6 +30,11 @@ def model_stock(*, clamp: bool = True) -> Rule:
     """
 
     def combine(piece: Piece, ratio: float) -> Tensor:
+        if math.isinf(ratio):
+            raise ValueError(
+                f"tensor {piece.name!r}: task vectors cancel each other, and the published ratio of model stock is "
+                "infinite there. Merge by `pluria merge model_stock`, or `clamp=True`, which keeps the base there"
+            )
         return piece.origin + ratio * weighted_sum(piece.deltas, piece.weights)
 
     return Rule(combine, (Pass(_gram, lambda gram, _: _ratio(gram, clamp)),), needs_base=True, between=clamp)
@@ -52,6 +58,4 @@ def _ratio(gram: Tensor, clamp: bool) -> float:
     # Rounding of equal task vectors must not draw them off.
     cosine = min(cosine, 1.0)
     below = 1 + (count - 1) * cosine
-    if abs(below) < 1e-12:
-        raise ValueError(f"the ratio of model stock is infinite at a mean cosine of {cosine:.3g}; leave `clamp` on")
-    return count * cosine / below
+    return count * cosine / below if abs(below) > 1e-12 else math.inf

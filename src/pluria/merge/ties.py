@@ -11,8 +11,9 @@
     "sd-mecha"  each tensor       sign tau_k             plus                             by weight
 
 Published defaults are a density of .2 in the paper, 1 in mergekit. Equal magnitudes are common in 16 bits: tools that
-keep all above a threshold keep more than the density says. Source: Yadav et al., "TIES-Merging: resolving interference
-when merging models", NeurIPS 2023.
+keep all above a threshold keep more than the density says. The paper has no weights: in "paper" they are an extension,
+in which a member of twice the weight counts as two, in votes and in means. Source: Yadav et al., "TIES-Merging:
+resolving interference when merging models", NeurIPS 2023.
 """
 
 from __future__ import annotations

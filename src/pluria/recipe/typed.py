@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from pluria.core.errors import RecipeError
 
 
+def check_finite(name: str, value: Any) -> None:
+    """Raise RecipeError for NaN or Inf, anywhere in an option's value."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"option {name!r}: numbers are finite (got {value!r})")
+    if isinstance(value, list | tuple | Mapping):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            check_finite(name, each)
+
+
 def check_type(name: str, value: Any, wanted: Any) -> None:
-    """Whether an option is of the type that the method's signature gives it: a number is no text, 1 is no yes."""
+    """Whether an option is finite and of the type that the method's signature gives it: 1 is no yes."""
+    check_finite(name, value)
     from pydantic import (  # here, since it is slow to import and many merges have no options
         TypeAdapter,
         ValidationError,

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pluria.core.errors import PluriaError
 from pluria.store.atomic import flush_folder
-from pluria.store.shards import put_back, take_place
+from pluria.store.shards import locked, put_back, take_place
 from pluria.store.tensors import header, raw
 
 COMMIT = 2**28
@@ -149,14 +149,13 @@ def work_folder(target: Path) -> Path:
 def _locked(work: Path) -> Iterator[None]:
     """One process at a time, where the system has locks."""
     work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "ab") as lock:
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Busy(f"{work}: another process is merging into the same place; wait for it") from None
+    (work / "lock").touch()
+    with contextlib.ExitStack() as stack:
+        try:
+            with contextlib.suppress(ImportError):
+                stack.enter_context(locked(work / "lock"))
+        except BlockingIOError:
+            raise Busy(f"{work}: another process is merging into the same place; wait for it") from None
         yield
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import os
 import secrets
@@ -67,18 +69,43 @@ def beside(origin: Path) -> list[Path]:
 
 @contextmanager
 def appearing(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to be filled, which takes the place of `folder` when the block ends without an error."""
+    """A folder to be filled, which takes the place of `folder` when the block ends without an error.
+
+    What a process that was killed has left beside it is removed.
+    """
     place = Path(os.path.realpath(folder))
     put_back(place)
-    temporary = place.parent / f".pluria-{secrets.token_hex(8)}.tmp"
+    for left in place.parent.glob(f".{glob.escape(place.name)}.pluria-*.tmp"):
+        with contextlib.suppress(ImportError, OSError), locked(left):
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = place.parent / f".{place.name}.pluria-{secrets.token_hex(8)}.tmp"
     temporary.mkdir(parents=True)
     try:
-        yield temporary
-        flush_folder(temporary)
-        take_place(temporary, place)
-        flush_folder(place.parent)
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(ImportError, OSError):
+                stack.enter_context(locked(temporary))
+            yield temporary
+            flush_folder(temporary)
+            take_place(temporary, place)
+            flush_folder(place.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(place: Path) -> Iterator[None]:
+    """A lock on a file or folder, for one process at a time.
+
+    Raises BlockingIOError where another process holds it, ImportError or OSError where there are no locks.
+    """
+    import fcntl
+
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def put_back(place: Path) -> None:

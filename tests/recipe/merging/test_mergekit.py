@@ -22,7 +22,8 @@ NAMES = ["layers.0.w", "layers.1.mlp.w", "layers.2.w", "emb", "head"]
 def recipe(method: str, *parameters: dict[str, Any], **general: Any) -> dict[str, Any]:
     keys = {name: general.pop(name) for name in ("dtype", "out_dtype", "base_model") if name in general}
     models = [{"model": f"m{i}", "parameters": own} for i, own in enumerate(parameters, 1)]
-    return {"merge_method": method, "models": models, "base_model": "m0", "parameters": general, **keys}
+    base = {} if method == "linear" else {"base_model": "m0"}
+    return {"merge_method": method, "models": models, **base, "parameters": general, **keys}
 
 
 def settings(held: dict[str, Any], name: str = "layers.0.w") -> tuple[Any, Any]:
@@ -130,6 +131,7 @@ def test_slerp_goes_from_the_base_and_a_listed_base_has_no_task_vector() -> None
         "parameters": {"t": 0},
     }
     assert from_mergekit(held).models == ("b", "a")
+    assert from_mergekit({**held, "models": [{"model": "a"}]}).models == ("b", "a")
     assert from_mergekit(recipe("ties", {}) | {"models": [{"model": "m0"}, {"model": "m1"}]}).models == ("m1",)
     assert from_mergekit(recipe("linear", {}, dtype="float16", out_dtype="bfloat16")).dtype == "bfloat16"
 
@@ -153,7 +155,20 @@ MISTAKES = {
         "`normalize: false` is read only where weights sum to one",
     ),
     "zero": (recipe("task_arithmetic", {"weight": 1}, {"weight": -1}, normalize=True), "weights that sum to zero"),
-    "t": (recipe("slerp", {}, {}), "t is a number; got None"),
+    "t": (recipe("slerp", {}, {}, base_model="m1"), "t is a number; got None"),
+    "slerp of two others": (
+        recipe("slerp", {}, {}, t=0.5),
+        "slerp goes from `base_model` to one other model; got base_model 'm0' and models m1, m2",
+    ),
+    "slerp of three": (
+        recipe("slerp", {}, {}, {}, t=0.5, base_model="m1"),
+        "got base_model 'm1' and models m1, m2, m3",
+    ),
+    "slerp from nowhere": (
+        {name: value for name, value in recipe("slerp", {}, {}, t=0.5).items() if name != "base_model"},
+        "got base_model None and models m1, m2",
+    ),
+    "base of a mean": (recipe("linear", {}, {}, base_model="m0"), "linear has no base; list base_model 'm0' among"),
     "list": (recipe("linear", {"weight": [1, "a"]}), "a list is of numbers, or of filters"),
     "empty": (recipe("linear", {"weight": []}), "a parameter that is a list is not empty"),
     "filter": (recipe("linear", {"weight": [{"filtr": "a", "value": 1}]}), "a filter: the key 'filtr' is not read"),
@@ -183,6 +198,31 @@ def test_a_recipe_merges_like_the_method(tmp_path: Path, monkeypatch: pytest.Mon
     weighted = members.reweight(torch.tensor([0.5, 0.25]))
     wanted = leafwise(weighted, ties(density=1.0, spec="mergekit"), base=base)
     assert all(torch.equal(value, wanted[name]) for name, value in load_file("out.safetensors").items())
+
+
+def test_slerp_is_what_mergekit_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = {"a.safetensors": [*range(1, 10), 10, 0, 0], "b.safetensors": [*range(1, 10), 12, 2, 3]}
+    for name, row in rows.items():
+        save_file({"w": torch.tensor(row, dtype=torch.float32)}, name)
+    general = {"parameters": {"t": 0.25}, "base_model": "b.safetensors"}
+    held = {"merge_method": "slerp", "models": [{"model": "a.safetensors"}], **general}
+    merge_files(from_mergekit(held), "out.safetensors")
+    made = load_file("out.safetensors")["w"].tolist()
+    # Of mergekit 0.1.5, for a base that is listed beside the other model or is not.
+    assert made[-3:] == pytest.approx([11.538404, 1.504011, 2.256016], rel=1e-6)
+
+
+def test_opposed_task_vectors_in_stock_are_refused_by_tensor(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{k}.safetensors") for k in range(3)]
+    for path, row in zip(paths, ([0.0, 0.0], [1.0, 2.0], [-1.0, -2.0]), strict=True):
+        save_file({"w": torch.tensor(row)}, path)
+    held = recipe("model_stock", {}, {}, base_model=paths[0])
+    held["models"] = [{"model": path} for path in paths[1:]]
+    with pytest.raises(ValueError, match=r"tensor 'w': task vectors cancel .* Merge by `pluria merge model_stock`"):
+        merge_files(from_mergekit(held), tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_settings_that_differ_from_tensor_to_tensor(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pluria.merge.rule import Rules
 from pluria.recipe.merging.manifest import AdapterFiles, Origin, inputs, whole
 from pluria.recipe.merging.spec import Merge
 from pluria.recipe.merging.target import folder_of, refuse_inputs, write_manifest
+from pluria.recipe.typed import check_finite
 from pluria.store.checkpoint import read_checkpoint
 from pluria.store.peft import read_peft, write_peft
 from pluria.store.shards import appearing
@@ -27,6 +28,8 @@ from pluria.store.streamed import streamed
 
 ONTO_BASE = ("add_adapters", "adapted")
 """Methods whose models are adapters, and whose one member is the base."""
+
+_IN_OPTIONS = "; give `weights` among its options, of any sign and sum"
 
 
 def onto_base(merge: Merge) -> Merge:
@@ -51,6 +54,8 @@ def add_adapters(*, adapters: Sequence[str], weights: Sequence[float] | None = N
 
 def summed(merge: Merge) -> Adapter:
     """The adapters of a merge as one: options `weights` and `rank`."""
+    if merge.base is not None:
+        raise ValueError("sum_adapters reads no base; leave it out")
     return sum_adapters([read_peft(folder) for folder in merge.models], **_options(merge, ("weights", "rank")))
 
 
@@ -99,6 +104,10 @@ def _origins(merge: Merge) -> Iterator[list[Origin]]:
 
 
 def _options(merge: Merge, known: Sequence[str]) -> dict[str, Any]:
+    for name, value in merge.options.items():
+        check_finite(name, value)
+    if merge.weights is not None:
+        raise ValueError(f"{merge.method} reads no mixing weights{_IN_OPTIONS * ('weights' in known)}")
     if odd := [name for name in merge.options if name not in known]:
         raise ValueError(f"{merge.method} has no option {odd[0]!r}; its options are {', '.join(known)}")
     return dict(merge.options)

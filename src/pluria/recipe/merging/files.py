@@ -98,6 +98,8 @@ def _leaves(merge: Merge, members: Sequence[Streamed], base: Streamed | None) ->
         return normalised(settings(name)[0], len(members))
 
     leaves = leaves_of(members, base, rule, weights, dtype=dtype_of(merge.dtype))
+    if base is not None and leaves and not any(leaf.rule.needs_base for leaf in leaves):
+        raise ValueError(f"{merge.method} reads no base; leave it out, or give it as one of the models")
     if measure_apart(leaves):
         raise ValueError(f"{merge.method} measures the whole model, so its options are the same for all tensors")
     return [leaf for leaf in leaves if leaf.name not in tied]

@@ -45,6 +45,12 @@ from pluria.zoo.dataset import Batches
 TO_MEMBERS = ("mix", "zip_trunk")
 """Methods that give as many models as they take, which are written into a folder."""
 
+ALIKE = ("adamerging", "zipit", "zip_trunk", "mix", "merge_experts")
+"""Methods that read no mixing weights; nor does `amortised` with an optimiser."""
+
+FROM_BASE = ("adamerging", "amortised")
+"""Methods that run the network and read a base."""
+
 
 def merge_held(
     merge: Merge,
@@ -101,6 +107,10 @@ def _row(merge: Merge, network: bool, changes: bool) -> Method:
         raise ValueError("a recipe of mergekit runs no network: leave out --model, --data, --align and --repair")
     if row.runner and merge.counters != "first":
         raise ValueError(f"{merge.method} copies counts of batches; leave out --counters")
+    if merge.weights is not None and (row.name in ALIKE or "optimiser" in merge.options):
+        raise ValueError(f"{merge.method} counts all models alike and reads no weights; leave out --weights")
+    if merge.base is not None and row.runner and row.name not in FROM_BASE:
+        raise ValueError(f"{merge.method} reads no base; leave out --base")
     if row.maker and not changes:
         raise ValueError(
             f"{merge.method} runs no network: leave out --model and --data, or ask for --align or --repair"

@@ -51,8 +51,12 @@ def from_mergekit(held: Mapping[str, Any]) -> Merge:
     models = _models(held.get("models"), [name for name in FORMS[method].known if name in PER_MODEL])
     if method not in AMONG:  # a base that is listed among the models has no task vector
         models = [(name, own) for name, own in models if name != base]
-    if method == "slerp":  # t goes from the base to the other
-        models.sort(key=lambda model: model[0] != base)
+    if method == "slerp":
+        models = _from_base(models, base)
+    if method == "linear" and base is not None and base not in [name for name, _ in models]:
+        raise ValueError(
+            f"linear has no base; list base_model {base!r} among the models, with a weight, or leave it out"
+        )
 
     def settings(tensor: str, place: float) -> Settings:
         each = {p: [_at(own.get(p, general.get(p)), tensor, place) for _, own in models] for p in PER_MODEL}
@@ -80,6 +84,15 @@ def _models(given: Any, known: Sequence[str]) -> list[tuple[str, Parameters]]:
         _known(entry, MODEL_KEYS, "models: ")
         found.append((entry["model"], _parameters(entry.get("parameters"), known, f"{entry['model']}: ")))
     return found
+
+
+def _from_base(models: list[tuple[str, Parameters]], base: Any) -> list[tuple[str, Parameters]]:
+    """The two models of slerp: t goes from the base, which is one of them whether it is listed or not, to the other."""
+    others = [model for model in models if model[0] != base]
+    if base is None or len(others) != 1 or len(models) > 2:
+        names = ", ".join(name for name, _ in models)
+        raise ValueError(f"slerp goes from `base_model` to one other model; got base_model {base!r} and models {names}")
+    return [next((model for model in models if model[0] == base), (str(base), {})), *others]
 
 
 def _parameters(given: Any, known: Sequence[str], where: str) -> Parameters:

@@ -12,98 +12,27 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from experiments.cascade.judged import Judged, band, best_pool, best_single, fixed, judged, kept_share
 from experiments.cascade.members import NETWORKS, Set, kept, targets
 from experiments.cascade.tables import tables
 from torch import Tensor
 
-from pluria.pool import Cascade, Temperature, fit_cascade, fit_temperature, mean_logit, mean_probability
+from pluria.pool import Cascade, Temperature, fit_cascade, fit_temperature
 from pluria.recipe.folder import environment
-from pluria.score import error, fpr_at, max_probability, nll, paired_bootstrap, risk_coverage
+from pluria.score import error, fpr_at, max_probability, nll, risk_coverage
 
-POOLS = {"mean_logit": mean_logit, "mean_probability": mean_probability}
 KEEP = (0.95, 0.97, 0.99)
 """What is asked for on the images of the fit: the bar itself, and more."""
 BAR = 0.95
-DRAWS = 500
 TASKS = {"coverage at 2 % risk": ("coverage", 0.02), "coverage at 0.5 % risk": ("coverage", 0.005),
          "risk at 70 % coverage": ("risk", 0.7), "unknown at 95 %": ("outside", 0.95)}  # fmt: skip
 WIDTH = 0.1
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """A rule on the figure rows: NLL after a temperature, errors, and who was asked."""
-
-    nll: Tensor
-    wrong: Tensor
-    asked: Tensor
-
-    def cost(self, macs: Sequence[float]) -> dict[str, float]:
-        shares = self.asked.double().mean(1)
-        work = torch.tensor(macs, dtype=torch.float64)
-        return {
-            "forwards": float(shares.sum()),
-            "share of forwards": float(shares.mean()),
-            "MMACs": float(shares @ work),
-            "share of MACs": float(shares @ work / work.sum()),
-        }
-
-
-def judged(rule: Cascade, held: Set, y: dict[str, Tensor]) -> Judged:
-    """A cascade and its temperature on the figure rows."""
-    scale = fit_temperature(rule(held.logits["calibration"].double()), y["calibration"])
-    logits = held.logits["figures"]
-    answers = scale(rule(logits.double()))
-    return Judged(nll(answers, y["figures"]), error(answers, y["figures"]), rule.asked(logits))
-
-
-def fixed(held: Set, pool: str, *, every: bool) -> Cascade:
-    """All members of every example, or the first alone."""
-    count, classes = len(held.names), held.logits["figures"].shape[-1]
-    window = (None, None) if every else None
-    return Cascade(tuple((i,) for i in range(count)), (window,) * (count - 1), classes, held.macs, pool)
-
-
-def calibrated(rule: Cascade, held: Set, y: dict[str, Tensor]) -> float:
-    """NLL after temperature on the images of the fit."""
-    answers = rule(held.logits["calibration"].double())
-    return float(nll(fit_temperature(answers, y["calibration"])(answers), y["calibration"]).mean())
-
-
-def best_pool(held: Set, y: dict[str, Tensor]) -> str:
-    """The pool of all members that is better after a temperature, on the images of the fit."""
-    return min(POOLS, key=lambda pool: calibrated(fixed(held, pool, every=True), held, y))
-
-
-def best_single(held: Set, y: dict[str, Tensor]) -> tuple[str, Judged]:
-    """The member that is best after a temperature, on the images of the fit."""
-    alone = [held.take([i]) for i in range(len(held.names))]
-    rules = [fixed(one, "mean_logit", every=True) for one in alone]
-    losses = [calibrated(rule, one, y) for rule, one in zip(rules, alone, strict=True)]
-    best = min(range(len(losses)), key=losses.__getitem__)
-    return held.names[best], judged(rules[best], alone[best], y)
-
-
-def band(one: Tensor, other: Tensor) -> list[float]:
-    found = paired_bootstrap(one, other, seed=0)
-    return [found.estimate, found.low, found.high]
-
-
-def kept_share(start: Tensor, cascade: Tensor, whole: Tensor) -> list[float]:
-    """Share of the gain from `start` to `whole` that the cascade keeps, with its bootstrap interval over rows."""
-    losses = torch.stack([start, cascade, whole], 1).double()
-    picks = torch.randint(len(losses), (DRAWS, len(losses)), generator=torch.Generator().manual_seed(0))
-    means = torch.cat([losses.mean(0)[None], *(losses[some].mean(1) for some in picks.split(50))])
-    shares = (means[:, 0] - means[:, 1]) / (means[:, 0] - means[:, 2])
-    low, high = shares[1:].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return [float(shares[0]), low, high]
 
 
 def compared(held: Set, orders: dict[str, Sequence[int]], y: dict[str, Tensor]) -> dict[str, Any]:

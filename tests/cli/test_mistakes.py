@@ -13,27 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cli.conftest import Pluria
-from cli.user import MODEL, Result
+from cli.user import MODEL, left, refused
 
 SAMPLE = ("sample", "--model", MODEL, "--out", "x.pluria")
 PREDICT = ("predict", "net.pluria", "--trust", "--out", "p.safetensors")
-
-
-def refused(result: Result, *said: str) -> None:
-    """The command ended in one message that says all of this."""
-    assert result.code == 2, result.err
-    assert result.out == ""
-    assert result.err.startswith("error: ")
-    assert result.err.count("error: ") == 1
-    assert "Traceback" not in result.err
-    assert result.err.endswith("\n")
-    assert not result.err.endswith("\n\n")
-    for each in said:
-        assert each in result.err
-
-
-def left(folder: Path) -> set[str]:
-    return {str(place.relative_to(folder)) for place in folder.rglob("*") if "__pycache__" not in place.parts}
 
 
 def spoiled(change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
@@ -258,47 +241,6 @@ def test_options_of_export(drawn: Path, pluria: Pluria, options: list[str], said
     assert left(drawn) == before
     if "--all" not in options:
         refused(pluria("export", "net.pluria", "--dry-run", *options), said)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ("arms.0.method=low_precisoin", "unknown method 'low_precisoin'; did you mean 'low_precision'?"),
-        ("arms.0.fromat=int5", "method 'low_precision' has no option 'fromat'; did you mean 'format'?"),
-        ("arms.0.format=int9", "INT-9 stratified × 2: unknown number format 'int9'"),
-        ("arms.0.refresh=maybe", "arms.0.refresh: "),
-        ("data.reader=array", "no reader 'array'; did you mean 'arrays'?"),
-        ("data.rowz=3", "unknown key data.rowz; did you mean 'rows'?"),
-        ("network.model=smal_cnn", "did you mean 'small_cnn'?"),
-        ("network.checkpoint=none.pt", "No such file or directory (none.pt); "),
-        ("network.checkpoint=null", "the network has no checkpoint"),
-        ("device=gpu", "unknown device 'gpu'"),
-        ("views=[flip]", "views (flip) are of images [N, C, H, W]; inputs are [20, 12]"),
-        ("seeds", "--set takes key=value"),
-    ],
-)
-def test_recipes(here: Path, pluria: Pluria, change: str, said: str) -> None:
-    before = left(here)
-    options = ["--set", change, *(["--set", "controls=true"] if change.startswith("views") else [])]
-    refused(pluria("run", "recipe.yaml", "--out", "out", *options), said)
-    refused(pluria("run", "recipe.yaml", "--out", "out", "--dry-run", *options), said)
-    assert left(here) == before
-
-
-def test_recipes_that_cannot_be_read(here: Path, pluria: Pluria) -> None:
-    Path("bad.yaml").write_text("a: [1")
-    refused(pluria("run", "bad.yaml"), "bad.yaml is not valid YAML")
-    refused(pluria("run", "none.yaml"), "cannot read the recipe none.yaml: No such file or directory")
-    refused(pluria("run", "net.safetensors"), "net.safetensors")
-
-
-def test_folders_without_figures(here: Path, pluria: Pluria) -> None:
-    refused(pluria("report", "none"), "none holds no figures.json; `pluria run` writes one")
-    Path("figures.json").write_text("{")
-    refused(pluria("report", "."), "figures.json cannot be read")
-    for text in ("{}", "[]", "3", '{"arms": []}'):
-        Path("figures.json").write_text(text)
-        refused(pluria("report", "."), "figures.json holds no figures of a run; `pluria run` writes them")
 
 
 def test_predictions_that_cannot_be_scored(drawn: Path, pluria: Pluria) -> None:

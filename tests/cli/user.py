@@ -99,3 +99,20 @@ arms: [{method: low_precision, members: 2, format: int3, refresh: false}]
 views: []
 controls: false
 """
+
+
+def refused(result: Result, *said: str) -> None:
+    """The command ended in one message that says all of this."""
+    assert result.code == 2, result.err
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert result.err.count("error: ") == 1
+    assert "Traceback" not in result.err
+    assert result.err.endswith("\n")
+    assert not result.err.endswith("\n\n")
+    for each in said:
+        assert each in result.err
+
+
+def left(folder: Path) -> set[str]:
+    return {str(place.relative_to(folder)) for place in folder.rglob("*") if "__pycache__" not in place.parts}

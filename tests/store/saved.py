@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import FileFormatError
+from pluria.store import load, save
 from pluria.store.file import _digest
 from pluria.store.tensors import opened, read_tensor, write_tensors
 
@@ -51,3 +52,23 @@ def rewrite(path: Path, change: Callable[[Any, dict[str, Tensor]], object]) -> N
     change(content, tensors)
     texts["content"] = json.dumps(content)
     write_tensors(path, tensors, {**texts, "digest": _digest(texts["content"], tensors)})
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def network(seed: int = 0) -> dict[str, Tensor]:
+    return {
+        "conv.weight": normal(4, 3, 2, 2, seed=seed),
+        "conv.bias": normal(4, seed=seed + 1),
+        "n": torch.tensor(seed),
+    }
+
+
+def assert_kept(tmp_path: Path, ensemble: Ensemble) -> Ensemble:
+    """The round trip through a file gives the same members; returns what was read."""
+    save(tmp_path / "e.pluria", ensemble)
+    found = load(tmp_path / "e.pluria")
+    assert_same(found, ensemble)
+    return found

@@ -1,4 +1,4 @@
-"""Every training method has a quick start of at most eight lines, which runs behind the page's first block alone."""
+"""Methods of training and ways to look have a quick start of at most eight lines, which runs behind the first block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pluria.recipe.catalogue import methods
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "quickstarts.md").read_text(encoding="utf-8")
 MOST = 8
-NAMES = [method.name for method in methods("train")]
+NAMES = [method.name for verb in ("train", "look") for method in methods(verb)]
 
 
 def starts(page: str) -> dict[str, list[str]]:

@@ -8,9 +8,10 @@ import inspect
 import pytest
 
 from laws.examples import ALIGNERS, FITS, MERGES, POOLS, SAMPLERS
+from laws.test_look import LOOKS
 from laws.trainers import TRAINERS
 from pluria.recipe.catalogue import CATALOGUE, methods
-from pluria.recipe.method import FIT_LAWS, MERGE_LAWS, POOL_LAWS, SAMPLE_LAWS, TRAIN_LAWS, Method
+from pluria.recipe.method import FIT_LAWS, LOOK_LAWS, MERGE_LAWS, POOL_LAWS, SAMPLE_LAWS, TRAIN_LAWS, Method
 
 LAWS = {
     "sample": SAMPLE_LAWS,
@@ -19,6 +20,7 @@ LAWS = {
     "align": ("identity",),
     "pool": POOL_LAWS,
     "fit": FIT_LAWS,
+    "look": LOOK_LAWS,
 }
 EXAMPLES = {
     "sample": SAMPLERS,
@@ -27,10 +29,11 @@ EXAMPLES = {
     "align": ALIGNERS,
     "pool": POOLS,
     "fit": FITS,
+    "look": LOOKS,
 }
 PACKAGES = {
     "sample": ("sample",),
-    "train": ("train",),
+    "train": ("train", "look"),
     "merge": ("merge",),
     "align": ("align", "merge"),
     "pool": ("pool", "fit"),
@@ -61,27 +64,20 @@ NO_METHODS = {
         "barrier": "a report",
         "channel_masks": "masks of a population",
         "cka": "a report",
-        "claimed_masks": "masks of a population",
         "compose": "averages tangent networks",
         "connectivity": "a report",
         "cosine": "a penalty",
         "cycles": "a schedule",
         "decompose": "a report",
-        "diagnose": "a report",
         "disjoint_masks": "masks of a population",
-        "dropped": "a diagnostic",
         "erk_densities": "densities of sparse training",
         "every": "chooses steps",
         "exact_share": "theory",
-        "expansion": "a diagnostic",
         "loss_slopes": "the random losses of ens_loss",
-        "networks_needed": "theory",
         "paired_masks": "masks of a population",
-        "repulsive": "directions of repel",
         "residual": "a diagnostic",
         "restarted": "a network's start anew",
         "scale_common": "changes gradients",
-        "sharpness": "a report",
         "simplex_shares": "places on a simplex",
         "together": "a population of what is given",
         "train": "the loop itself",

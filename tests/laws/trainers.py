@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from laws.examples import images, network
-from pluria.core.ensemble import Ensemble, single
-from pluria.core.params import params_of
+from pluria.core.ensemble import Ensemble, single, stack
+from pluria.core.params import Params, params_of
 from pluria.train import (
     SWAG,
     Cycle,
@@ -24,6 +26,7 @@ from pluria.train import (
     ens_loss,
     every,
     repel,
+    subnetworks,
 )
 from pluria.train import together as joint
 
@@ -147,6 +150,35 @@ def together(objective: Callable[[Tensor, Tensor, int], Tensor]) -> Trainer:
     return run
 
 
+def claimed(f: Callable[..., Any], resume: bool) -> Ensemble:
+    """Subnetworks under masks that members claim after a few steps each."""
+
+    def fit(model: nn.Module, free: Any, member: int) -> Params:
+        return params_of(fitted(copy.deepcopy(model), member))
+
+    masks = f(network(), fit, members=3)
+    return grown(lambda make: make(network(), members=3, masks=masks), lambda m: m.ensemble())(subnetworks, resume)
+
+
+def particles(f: Callable[..., Any], resume: bool) -> Ensemble:
+    """Three networks as particles in the space of their weights."""
+    models = [network(seed) for seed in (1, 2, 3)]
+    for step in range(LENGTH):
+        if resume and step == LENGTH // 2:
+            saved, models = [model.state_dict() for model in models], [network(seed) for seed in (7, 8, 9)]
+            for model, params in zip(models, saved, strict=True):
+                model.load_state_dict(params)
+        for model in models:
+            model.zero_grad()
+            torch.autograd.backward(loss(model))
+        own = [list(model.parameters()) for model in models]
+        points = torch.stack([parameters_to_vector(each) for each in own]).detach()
+        scores = -torch.stack([parameters_to_vector([p.grad for p in each if p.grad is not None]) for each in own])
+        for each, row in zip(own, points + 0.05 * f(points, scores), strict=True):
+            vector_to_parameters(row, each)
+    return stack([params_of(model) for model in models])
+
+
 def repelled(outputs: Tensor, targets: Tensor, step: int) -> Tensor:
     """Minus the log posterior of each member, pushed apart by its outputs."""
     log_likelihood = -F.cross_entropy(outputs.transpose(1, 2), targets.expand(3, -1), reduction="sum")
@@ -210,10 +242,12 @@ TRAINERS: dict[str, Trainer] = {
     ),
     "subspace": grown(lambda f: f([network(1), network(2), network(3)]), lambda m: m.ensemble(SHARES)),
     "subnetworks": grown(lambda f: f(network(), members=3), lambda m: m.ensemble()),
+    "claimed_masks": claimed,
     "prune_and_tune": grown(lambda f: f(network(), members=3), lambda m: m.ensemble()),
     "masksembles": grown(lambda f: f(network(), members=3), lambda m: m.ensemble()),
     "packed_ensemble": grown(lambda f: f(wide().eval(), members=4, alpha=2.0), lambda m: m.ensemble()),
     "SparseTraining": sparse,
+    "repulsive": particles,
     "repel": together(repelled),
     "Tangent": grown(lambda f: f(network()), moved),
     "diversity_loss": together(lambda outputs, y, step: diversity_loss(outputs, y, gamma=0.5)),

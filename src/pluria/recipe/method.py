@@ -19,6 +19,7 @@ fit      (labelled or unlabelled outputs to a pool or to weights)
          text      its fields go through JSON and give the same pool
 train    repeat   the same run gives the same bits      quiet    the global generator is untouched
          resume   a run stored half-way ends on the same bits           file     what is collected is stored and loaded
+look     repeat   the same inputs give the same numbers   quiet    inputs and the global generator are untouched
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ OF_A_TRAINING = ("loop", "make", "model", "models", "fit", "params", "lr", "data
 """Arguments that are not a recipe's to set."""
 
 TRAIN_LAWS = ("repeat", "quiet", "resume", "file")
+LOOK_LAWS = ("repeat", "quiet")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Method:
     """
 
     name: str
-    verb: Literal["sample", "train", "align", "merge", "pool", "fit"]
+    verb: Literal["sample", "train", "align", "merge", "pool", "fit", "look"]
     function: str
     summary: str
     needs: str

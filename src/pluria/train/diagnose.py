@@ -67,13 +67,14 @@ def connectivity(losses: Tensor) -> float:
         raise ValueError("a path has a point between its ends")
     if not bool(torch.isfinite(losses).all()):
         raise ValueError(f"losses along a path are finite; got {losses.tolist()}: a member has diverged, leave it out")
+    losses = losses.detach()
     middle = (losses[0] + losses[-1]) / 2
     return float(middle - losses[(middle - losses).abs().argmax()])
 
 
 def cka(x: Tensor, y: Tensor) -> float:
     """Linear CKA of `[N, C]` and `[N, D]`, rows of the same inputs, in float64."""
-    x, y = (each.to(torch.float64) - each.to(torch.float64).mean(0) for each in (x, y))
+    x, y = (each.detach().to(torch.float64) - each.detach().to(torch.float64).mean(0) for each in (x, y))
     return float((x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
 
 

@@ -106,7 +106,7 @@ def extrapolate(
 
 def _losses(outputs: Tensor, targets: Tensor, subsets: int, seed: int) -> Tensor:
     """The NLL of every row, float64 `[K, N]`, by the size of the subset."""
-    log_probs = outputs.to(torch.float64).log_softmax(-1)
+    log_probs = outputs.detach().to(torch.float64).log_softmax(-1)
     true = log_probs.gather(-1, targets.expand(len(outputs), -1).unsqueeze(-1)).squeeze(-1)
     generator = torch.Generator().manual_seed(seed)
     found = [-true.mean(0)]

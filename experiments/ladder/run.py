@@ -58,10 +58,11 @@ def main() -> None:
     found: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {"rungs": {}}
     found["machine"] = f"{platform.processor() or platform.machine()}, torch {torch.__version__}"
     found["date"] = time.strftime("%Y-%m-%d")
+    found["rungs"] = {name: found["rungs"].get(name, {}) for name in LADDER} | found["rungs"]
     for seed in range(given.seeds):
         data = split(seed)
         for name, make in LADDER.items():
-            rows = found["rungs"].setdefault(name, {})
+            rows = found["rungs"][name]
             if str(seed) not in rows:
                 rows[str(seed)] = measure(make(data), data)
                 given.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -209,6 +209,9 @@ def test_what_is_odd_is_refused() -> None:
         ({"score": "surprise"}, "a score, one of"),
         ({"pool": "vote"}, "has a pool, one of"),
         ({"task": "risk", "at": 1.0}, "between 0 and 1"),
+        ({"at": 0.3}, "of coverage, risk, outside; got 0.3"),
+        ({"task": "risk", "score": "movement"}, "nothing has moved yet"),
+        ({"stages": [[0.0], [1.0, 2.0, 3.0]]}, "every member 0..3"),
     ):
         with pytest.raises(ValueError, match=said):
             fit_cascade(outputs, y, **options)  # type: ignore[arg-type]
@@ -218,9 +221,19 @@ def test_what_is_odd_is_refused() -> None:
         fit_cascade(outputs)
     with pytest.raises(ValueError, match="20 rows or more"):
         fit_cascade(outputs[:, :19], y[:19])
-    with pytest.raises(ValueError, match="without NaN"):
-        fit_cascade(outputs.masked_fill(outputs > 5, torch.nan), y)
+    for value in (torch.nan, torch.inf):
+        for task in ("nll", "outside", "settled"):
+            with pytest.raises(ValueError, match=r"the outputs hold NaN, \+inf"):
+                fit_cascade(outputs.masked_fill(outputs > 5, value), y, task=task)
+    with pytest.raises(ValueError, match="a row without a possible class"):
+        fit_cascade(outputs.index_fill(1, torch.tensor([3]), -torch.inf), y)
     with pytest.raises(ValueError, match="1 windows; got 2"):
         of(2, 2, (None, None))
     with pytest.raises(ValueError, match="by as many shares"):
         of(2, 2, (None,), reached=(1.0,))
+    for window in ((torch.nan, None), (None, torch.nan), (0.9, 0.1)):
+        with pytest.raises(ValueError, match="numbers or None for an open end, low first"):
+            of(2, 2, (window,))
+    for classes in (0, 4.5, "4"):
+        with pytest.raises(ValueError, match="classes are a number, one"):
+            of(2, classes, (None,))  # type: ignore[arg-type]

@@ -24,6 +24,21 @@ def refuse_oddly(x: int) -> int:
     raise Own(1, 2)
 
 
+def unsendable(x: int) -> object:
+    return lambda: x
+
+
+class Unreadable:
+    """An item that a worker cannot read."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return refuse, ("no such thing",)
+
+
+def refuse(what: str) -> None:
+    raise TypeError(what)
+
+
 def threads_but_three(x: int) -> int:
     refuse_three(x)
     return torch.get_num_threads()

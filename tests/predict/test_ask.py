@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -130,3 +130,37 @@ def test_what_does_not_fit_is_refused() -> None:
         ask(every, RULES["all"], iter(rows()))
     with pytest.raises(ValueError, match="there was no batch"):
         ask(every, RULES["all"], [])
+    x = torch.ones(0, 6)
+    with pytest.raises(ValueError, match="or none with an example"):
+        ask(every, RULES["all"], [x, x])
+    with pytest.raises(ValueError, match="tensors that share their first axis"):
+        ask(every, RULES["all"], [(x, torch.ones(3))], inputs=lambda batch: (batch, None))
+
+
+class Two(NamedTuple):
+    x: Tensor
+    more: Tensor
+
+
+class Scaled(nn.Module):
+    """A network with arguments that are no tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network("mlp", inputs=6, classes=4, hidden=[8])
+
+    def forward(self, x: Tensor, more: Tensor, factor: float = 1.0, mask: Tensor | None = None) -> Tensor:
+        assert mask is None
+        made: Tensor = self.net(factor * x + more)
+        return made
+
+
+def test_whatever_predict_takes_is_taken_apart_and_joined() -> None:
+    net, rule = Scaled(), Cascade(((0,), (1,)), ((0.6, None),), 4, (1, 1))
+    drawn = [Part(net, pluria.low_precision(net, format="int3", members=2))]
+    named = [{"x": x, "more": x.flip(0), "factor": 1.0 + i // 3, "mask": None} for i, (x, _) in enumerate(rows())]
+    tupled = [(Two(x, x.flip(0)), y) for x, y in rows()]
+    for batches in (named, tupled):
+        full = gather(predict(net, drawn[0].ensemble, batches))[0]
+        assert torch.equal(ask(drawn, rule, batches).asked, rule.asked(full))
+        assert 0 < int(rule.asked(full)[1].sum()) < 57

@@ -128,6 +128,23 @@ def test_batches_are_joined_only_where_there_is_work_for_it(count: int, monkeypa
     assert not any("together" in line for line in lines)
 
 
+def test_work_that_is_only_begun_is_waited_for() -> None:
+    class Late:
+        """Outputs that a device has not computed yet."""
+
+        def cpu(self) -> None:
+            time.sleep(0.02)
+
+    trial = module.Trial((0, 1), [[images()], [images()]], lambda x: x)
+    assert trial.seconds(lambda members, each, output: Late(), None) >= 0.02  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_choice_runs_one_example_or_more(batch: int) -> None:
+    with pytest.raises(ValueError, match=f"one example or more is run at a time.*got {batch}"):
+        Choice("loop", batch)
+
+
 def test_a_stricter_tolerance_keeps_float32() -> None:
     assert chosen("right", tolerance=1e-5).backend in ("loop", "channels_last")
 

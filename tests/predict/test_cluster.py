@@ -78,6 +78,9 @@ def test_an_address_without_ray_is_said_before_any_work() -> None:
     for address in ("localhost", "ray://localhost:3", "host:port"):
         with pytest.raises(EngineError, match="an address of Ray is host:port"):
             engine("ray", address=address)
+    for address in ("a..b:6379", f"{'x' * 70}:6379", "127.0.0.1:99999"):
+        with pytest.raises(EngineError, match="does not answer"):
+            engine("ray", address=address)
 
 
 def free() -> str:

@@ -29,6 +29,13 @@ def test_errors_of_a_worker_are_raised_here() -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("kind", ["result", "item"])
+def test_what_cannot_be_sent_costs_no_worker(kind: str) -> None:
+    task, item = (tasks.unsendable, 1) if kind == "result" else (tasks.square, tasks.Unreadable())
+    with pytest.raises(TypeError, match="cannot be sent to another process" if kind == "result" else "no such thing"):
+        list(Processes(1)(task, [item]))
+
+
 def test_nothing_to_do_starts_nothing() -> None:
     assert list(Processes(2)(tasks.refuse_oddly, [])) == []
 

@@ -49,6 +49,17 @@ def test_figures_are_those_of_all_outputs(
     assert found.figures() == pytest.approx(wanted.figures(), abs=1e-6 if "backend" in options else 1e-12)
 
 
+@pytest.mark.parametrize("options", [{}, {"block": 2}, {"at_once": 3}])
+def test_a_batch_without_examples_changes_nothing(
+    drawn: tuple[nn.Module, Ensemble, list[Shard]], options: dict[str, Any]
+) -> None:
+    model, made, shards = drawn
+    empty = (torch.ones(0, 5), torch.ones(0, dtype=torch.int64))
+    found = total((model, made, [[empty, *shard] for shard in shards]), **options)
+    assert found.count == 20
+    assert found.figures() == total(drawn, **options).figures()
+
+
 def test_processes_give_the_same_bits(drawn: tuple[nn.Module, Ensemble, list[Shard]]) -> None:
     one, other = total(drawn, at_once=2), total(drawn, at_once=2, mapper=Processes(2))
     assert one.sums.keys() == other.sums.keys()

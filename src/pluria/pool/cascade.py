@@ -73,6 +73,10 @@ class Cascade:
             raise ValueError("the score 'settled' holds for the pool mean_probability: others have no bound")
         if not all(0 <= cost < float("inf") for cost in self.costs) or sum(self.costs) <= 0:
             raise ValueError(f"costs are finite, not negative and not all zero; got {self.costs}")
+        if type(self.classes) is not int or self.classes < 1 or not isinstance(self.unit, str):
+            raise ValueError(
+                f"classes are a number, one or more, and a unit is a word; got {self.classes!r} and {self.unit!r}"
+            )
         if self.reached and len(self.reached) != len(self.stages):
             raise ValueError(f"{len(self.stages)} stages are reached by as many shares; got {len(self.reached)}")
 
@@ -166,13 +170,16 @@ def inside(scores: Tensor, window: Window | None) -> Tensor:
 
 def check_stages(stages: Sequence[Sequence[int]], members: int) -> None:
     """Raise ValueError unless every one of so many members stands in one stage."""
-    if sorted(member for stage in stages for member in stage) != list(range(members)) or not all(stages):
+    named = [member for stage in stages for member in stage]
+    if not all(isinstance(one, int) for one in named) or sorted(named) != list(range(members)) or not all(stages):
         raise ValueError(f"every member 0..{members - 1} is asked by one stage, and no stage is empty; got {stages}")
 
 
 def _window(given: Sequence[float | None]) -> Window:
-    low, high = given
-    return (None if low is None else float(low)), (None if high is None else float(high))
+    low, high = (None if end is None else float(end) for end in given)
+    if not (-torch.inf if low is None else low) <= (torch.inf if high is None else high):
+        raise ValueError(f"a window is (low, high), numbers or None for an open end, low first; got {tuple(given)}")
+    return low, high
 
 
 def _said(cascade: Cascade) -> Iterator[str]:

@@ -60,22 +60,23 @@ def fit_cascade(
     costs     what asking each member costs, `[K]`, in `unit`; None: one forward each
     weights   mixing weights `[K]`; None: equal
 
-    Raises ValueError for fewer than 20 rows, shapes and options that do not fit, NaN, a budget below the first stage's
-    cost, and a risk that no coverage has.
+    Raises ValueError for fewer than 20 rows, shapes and options that do not fit, NaN and +inf, a budget below the first
+    stage's cost, and a risk that no coverage has.
     """
     _check(task, keep, budget, width)
+    _check_place(task, at, score)
     if outputs.ndim != 3 or len(outputs) == 0:
         raise ValueError(f"a cascade asks for whole examples: outputs are [K, N, C], not {list(outputs.shape)}")
     outputs, y = _labelled(outputs, y, ignore_index) if task in FIGURES else (outputs, None)
-    if outputs.shape[1] < LEAST or bool(outputs.isnan().any()):
-        raise ValueError(f"a cascade is fitted on {LEAST} rows or more, without NaN; got {outputs.shape[1]} rows")
+    if outputs.shape[1] < LEAST:
+        raise ValueError(f"a cascade is fitted on {LEAST} rows or more; got {outputs.shape[1]}")
     if task == "settled":
         pool, score = "mean_probability", "settled"
     shape = _shape(outputs, stages, costs, unit, pool, score)
     place = AT.get(task, 0.5) if at is None else at
-    if not 0 < place < 1:
-        raise ValueError(f"`at` is a risk, a coverage or a share, between 0 and 1; got {at}")
     rows = answered(shape, outputs, weights, y, task=task, at=place)
+    if bool(rows.answers.isnan().any()):
+        raise ValueError("the outputs hold NaN, +inf, or a row without a possible class; a cascade has no use for them")
     windows = _chosen(rows, keep, budget, width)
     return replace(shape, windows=windows, reached=rows.reached(windows))
 
@@ -91,6 +92,17 @@ def _check(task: str, *options: float | None) -> None:
         raise ValueError(f"the task {task!r} takes one of ({', '.join(taken)}); got {given}")
     if not all(0 < value <= 1 for value in given.values()):
         raise ValueError(f"keep, budget and width are shares, above 0 and at most 1; got {given}")
+
+
+def _check_place(task: str, at: float | None, score: str) -> None:
+    """Raise ValueError for a place of decision that is none, or that the task or the score does not know."""
+    if at is not None and not (task in AT and 0 < at < 1):
+        raise ValueError(f"`at` is a risk, coverage or share, between 0 and 1, of {', '.join(AT)}; got {at} ({task})")
+    if task in AT and score == "movement":
+        raise ValueError(
+            "after the first stage nothing has moved yet, so the score 'movement' has no rank at which a decision "
+            f"falls; the task {task!r} takes another"
+        )
 
 
 def _labelled(outputs: Tensor, y: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ The rule comes as an argument: `steps(outputs)` gives (stage, members it asks, r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pluria.core.ensemble import Ensemble
 from pluria.predict.batches import Batches, first, refuse_unstable
 from pluria.predict.loop import View, identity, runner
+from pluria.predict.pieces import changed, joined, kind, rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +72,8 @@ def ask(
     told      is told (stage, rows that reach it) before each stage
     options   of `runner`: output, class_axis, device, dtype, channels_last
 
-    Raises ValueError where the rule is for another number of members or classes and where there is no batch, and what
-    `predict` raises.
+    Raises ValueError where the rule is for another number of members or classes, where there is no example, and where
+    the tensors of a batch do not share their first axis; and what `predict` raises.
     """
     refuse_unstable(batches)
     runs = [runner(part.model, part.ensemble, views=part.views, inputs=_alone, **options) for part in parts]
@@ -80,13 +81,13 @@ def ask(
     if len(places) != rule.members:
         raise ValueError(f"the rule is for {rule.members} members, and here are {len(places)}; fit it for these")
     sizes, targets = _counted(batches, inputs)
-    if not sizes:
-        raise ValueError("no predictions: there was no batch")
+    if not sum(sizes):
+        raise ValueError("no predictions: there was no batch, or none with an example")
     outputs = torch.full((rule.members, sum(sizes), rule.classes), torch.nan)
     asked = torch.zeros(outputs.shape[:2], dtype=torch.bool)
-    for stage, members, rows in rule.steps(outputs, weights):
-        told(stage, len(rows))
-        packed = _Packed(batches, inputs, rows, max(sizes))
+    for stage, members, reached in rule.steps(outputs, weights):
+        told(stage, len(reached))
+        packed = _Packed(batches, inputs, reached, max(sizes))
         for member in members:
             run, number = places[member]
             found = torch.cat([block.outputs[0] for block in run(packed, [number])])
@@ -94,8 +95,8 @@ def ask(
                 raise ValueError(
                     f"the rule is for outputs [N, {rule.classes}], and member {member} gives {[*found.shape]}"
                 )
-            outputs[member, rows] = found
-            asked[member, rows] = True
+            outputs[member, reached] = found
+            asked[member, reached] = True
     return Asked(outputs, asked, targets)
 
 
@@ -115,7 +116,7 @@ def _counted(batches: Batches, inputs: Callable[[Any], tuple[Any, Tensor | None]
 
 @dataclass(frozen=True, eq=False)
 class _Packed:
-    """Inputs of some rows in batches of a size. Examples of another shape than those before begin a batch."""
+    """Inputs of some rows in batches of a size. Examples of another kind than those before begin a batch."""
 
     batches: Batches
     inputs: Callable[[Any], tuple[Any, Tensor | None]]
@@ -125,16 +126,16 @@ class _Packed:
     def __iter__(self) -> Iterator[Any]:
         held: list[Any] = []
         for x in self._chosen():
-            if held and _shapes(x) != _shapes(held[0]):
-                yield _joined(held)
+            if held and kind(x) != kind(held[0]):
+                yield joined(held)
                 held = []
             held.append(x)
             if sum(map(_length, held)) >= self.size:
-                full = _joined(held)
-                yield _each(full, lambda tensor: tensor[: self.size])
-                held = [_each(full, lambda tensor: tensor[self.size :])] if _length(full) > self.size else []
+                full = joined(held)
+                yield changed(full, lambda tensor: tensor[: self.size])
+                held = [changed(full, lambda tensor: tensor[self.size :])] if _length(full) > self.size else []
         if held:
-            yield _joined(held)
+            yield joined(held)
 
     def _chosen(self) -> Iterator[Any]:
         """What each batch has of the rows."""
@@ -148,38 +149,13 @@ class _Packed:
             start = stop
 
 
-def _taken(x: Any, rows: Tensor) -> Any:
-    return _each(x, lambda tensor: tensor[rows.to(tensor.device)])
-
-
-def _each(x: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A structure of tensors, each changed."""
-    if isinstance(x, Mapping):
-        return {key: _each(value, change) for key, value in x.items()}
-    if isinstance(x, tuple | list):
-        return type(x)(_each(value, change) for value in x)
-    return change(torch.as_tensor(x))
-
-
-def _tensors(x: Any) -> list[Tensor]:
-    if isinstance(x, Mapping):
-        return [tensor for value in x.values() for tensor in _tensors(value)]
-    if isinstance(x, tuple | list):
-        return [tensor for value in x for tensor in _tensors(value)]
-    return [torch.as_tensor(x)]
+def _taken(x: Any, own: Tensor) -> Any:
+    return changed(x, lambda tensor: tensor[own.to(tensor.device)])
 
 
 def _length(x: Any) -> int:
-    return len(_tensors(x)[0])
-
-
-def _shapes(x: Any) -> list[torch.Size]:
-    return [tensor.shape[1:] for tensor in _tensors(x)]
-
-
-def _joined(several: list[Any]) -> Any:
-    """Batches of one structure end to end."""
-    if len(several) == 1:
-        return several[0]
-    columns = iter([torch.cat(column) for column in zip(*map(_tensors, several), strict=True)])
-    return _each(several[0], lambda tensor: next(columns))
+    if (count := rows(x)) is None:
+        raise ValueError(
+            "the examples of a batch cannot be counted: its inputs are tensors that share their first axis"
+        )
+    return count

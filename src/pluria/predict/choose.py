@@ -52,6 +52,10 @@ class Choice:
     tolerance: float = 0.0
     tried: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"one example or more is run at a time, or None for batches as they are; got {self.batch}")
+
     def __str__(self) -> str:
         pieces = "batches as they are" if self.batch is None else f"{self.batch} examples at a time"
         return "\n".join([f"backend {self.backend}, {pieces}", *(f"  {line}" for line in self.tried)])
@@ -78,7 +82,7 @@ class Trial:
             members = [self.ends[turn % 2]] if together is None else together
             start = time.perf_counter()
             for x in self.each[turn % 2]:
-                run(members, [x] * len(members), self.output)
+                run(members, [x] * len(members), self.output).cpu()  # a GPU answers before it is done
             best = min(best, (time.perf_counter() - start) / len(members))
         return best
 

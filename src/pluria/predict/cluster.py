@@ -83,10 +83,10 @@ def reach(address: str, problem: str = "does not answer") -> None:
         raise EngineError(f"an address of Ray is host:port, such as 127.0.0.1:6379; got {address!r}")
     try:
         socket.create_connection((host, int(port)), timeout=REACH).close()
-    except OSError as error:
+    except (OSError, UnicodeError, OverflowError) as error:  # the last two: names and ports that there cannot be
+        why = getattr(error, "strerror", None) or error
         raise EngineError(
-            f"Ray at {address} {problem} ({error.strerror or error}). `ray start --head` starts one and says its "
-            f"address"
+            f"Ray at {address} {problem} ({why}). `ray start --head` starts one and says its address"
         ) from None
 
 

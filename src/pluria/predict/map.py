@@ -117,6 +117,15 @@ def answer(task: Callable[[Any], Any], item: Any) -> Answer:
         return Answer(error=_sendable(error))
 
 
+def packed_answer(task: Callable[[Any], Any], item: bytes) -> bytes:
+    """The answer to a packed item as bytes; an item or a result that cannot be sent is an error of the task."""
+    found = answer(lambda packed: task(pickle.loads(packed)), item)
+    try:
+        return pickle.dumps(found)
+    except Exception as error:  # whatever the parts of a result raise
+        return pickle.dumps(Answer(error=TypeError(f"the task's result cannot be sent to another process: {error}")))
+
+
 def packed_task(task: Callable[[Any], Any]) -> bytes:
     """A task as bytes; TypeError for one that cannot be sent to another process."""
     try:

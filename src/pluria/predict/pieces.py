@@ -33,11 +33,11 @@ def together(batches: Iterable[T], size: int | None, inputs: Callable[[T], Any])
     held: list[T] = []
     count, like = 0, None
     for batch in batches:
-        own, kind = rows(x := inputs(batch)), _kind(x)
-        if held and (size is None or own is None or count + own > size or kind != like):
+        own, own_kind = rows(x := inputs(batch)), kind(x)
+        if held and (size is None or own is None or count + own > size or own_kind != like):
             yield held
             held, count = [], 0
-        held, count, like = [*held, batch], count + (own or size or 0), kind
+        held, count, like = [*held, batch], count + (own or size or 0), own_kind
     if held:
         yield held
 
@@ -47,7 +47,7 @@ def joined(several: Sequence[Any]) -> Any:
     if len(several) == 1:
         return several[0]
     columns = iter([torch.cat(column) for column in zip(*map(tensors_of, several), strict=True)])
-    return _each(several[0], lambda _: next(columns))
+    return changed(several[0], lambda _: next(columns))
 
 
 def apart(outputs: Tensor, several: Sequence[Any]) -> Sequence[Tensor]:
@@ -64,25 +64,25 @@ def apart(outputs: Tensor, several: Sequence[Any]) -> Sequence[Tensor]:
 
 
 def _cut(value: Any, start: int, stop: int) -> Any:
-    return _each(value, lambda tensor: tensor[start:stop])
+    return changed(value, lambda tensor: tensor[start:stop])
 
 
-def _kind(value: Any) -> Any:
+def kind(value: Any) -> Any:
     """What two batches have in common that can be joined; other things than tensors and plain values never are."""
 
     def other(item: Any) -> Any:
         return item if isinstance(item, PLAIN) else object()
 
-    return _each(value, lambda tensor: (tensor.shape[1:], tensor.dtype), other)
+    return changed(value, lambda tensor: (tensor.shape[1:], tensor.dtype), other)
 
 
-def _each(value: Any, change: Callable[[Tensor], Any], other: Callable[[Any], Any] = lambda item: item) -> Any:
+def changed(value: Any, change: Callable[[Tensor], Any], other: Callable[[Any], Any] = lambda item: item) -> Any:
     """A structure with every tensor changed."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: _each(item, change, other) for key, item in value.items()}
+        return {key: changed(item, change, other) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        items = [_each(item, change, other) for item in value]
+        items = [changed(item, change, other) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return other(value)

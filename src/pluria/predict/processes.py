@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from pluria.predict.map import Answer, Item, Lost, Result, answer, over, packed_task
+from pluria.predict.map import Answer, Item, Lost, Result, over, packed_answer, packed_task
 
 CONTEXT = multiprocessing.get_context("spawn")
 """A forked process may hang: torch's threads do not come with it."""
@@ -108,7 +108,7 @@ def _work(pipe: Connection, threads: int) -> None:
     try:
         task = _read(pipe.recv_bytes())
         while True:
-            pipe.send_bytes(pickle.dumps(answer(task, pickle.loads(pipe.recv_bytes()))))
+            pipe.send_bytes(packed_answer(task, pipe.recv_bytes()))
     except (EOFError, OSError):
         return
 

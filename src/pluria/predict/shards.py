@@ -81,15 +81,12 @@ class _Folded:
     def __call__(self, item: tuple[int, int, int]) -> list[tuple[Any, Tensor | None]]:
         shard, start, stop = item
         self._run = self._run or runner(self.model, self.ensemble, **self.options)
-        weights, batch = self.ensemble.weights[start:stop], 0
-        own, held = weights[:0], list[tuple[Any, Tensor | None]]()
-        for block in self._run(self.shards[shard], self.ensemble.members[start:stop]):
-            if block.ids.start == 0:  # the next members, on the first batch again
-                weights, batch = weights[len(own) :], 0
-                own = weights[: len(block.members)]
-            one = self.fold(block.outputs, own), block.targets
-            held[batch : batch + 1] = [_both(held[batch], one) if batch < len(held) else one]
-            batch += 1
+        size, held = self.options.get("block", 1), list[tuple[Any, Tensor | None]]()
+        for first in range(start, stop, size):
+            own = slice(first, min(first + size, stop))
+            blocks = self._run(self.shards[shard], self.ensemble.members[own])
+            found = [(self.fold(block.outputs, self.ensemble.weights[own]), block.targets) for block in blocks]
+            held = found if first == start else [_both(one, more) for one, more in zip(held, found, strict=True)]
         return held
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+from typing import Any
 
 import pytest
 import torch
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
 
 from align.networks import KINDS, answers, images, made, shuffled
 from core.laws import same_bits
@@ -15,6 +18,9 @@ from pluria.align import Groups, infer_groups, permuted, rebasin
 from pluria.core.ensemble import single, stack
 from pluria.core.errors import CheckpointError
 from pluria.core.params import Params, params_of
+from pluria.merge import leafwise, linear
+from pluria.zoo import network, read
+from pluria.zoo.fit import fit
 
 
 def products(one: Params, other: Params) -> float:
@@ -40,6 +46,26 @@ def test_a_permuted_copy_is_recovered_from_its_activations(kind: str) -> None:
     # The last batch is smaller than the one that was traced.
     aligned = rebasin(model, several, [x[:100], x[100:]], by="activations")
     assert all(same_bits(aligned.params(1)[name], params[name]) for name in params)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", ["mlp", "small_cnn"])
+def test_the_midpoint_of_trained_networks_is_no_worse_than_without(kind: str, seed: int) -> None:
+    train, held = read("digits", split="train"), read("digits", split="test").batches(500)
+    sizes: dict[str, Any] = {"inputs": 64, "classes": 10} if kind == "mlp" else {"norm": "none"}
+    starts = [network(kind, seed=2 * seed + k, **sizes) for k in range(2)]
+    pair = [fit(start, train, epochs=10, batch=50, rate=0.003, seed=k) for k, start in enumerate(starts)]
+    several = stack([params_of(model) for model in pair])
+    aligned = rebasin(pair[0], several, [next(iter(held))[0][:2]], by="weights")
+
+    def loss(params: Params) -> float:
+        with torch.no_grad():
+            parts = [cross_entropy(functional_call(pair[0], dict(params), x), y, reduction="sum") for x, y in held]
+        return float(sum(parts)) / sum(len(y) for _, y in held)
+
+    naive, matched, own = (loss(leafwise(e, linear())) for e in (several, aligned, several.take([0])))
+    print(f"{kind}, seed {seed}: loss of a network {own:.3f}, of the midpoint {naive:.3f}, matched {matched:.3f}")
+    assert own < matched <= naive
 
 
 @pytest.mark.parametrize("by", ["weights", "activations"])

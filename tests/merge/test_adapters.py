@@ -34,8 +34,16 @@ def test_products_are_added_and_not_factors() -> None:
     assert torch.equal(made["w"], dense.float())
     assert torch.equal(made["b"], base["b"])
     assert made["b"] is not base["b"]
-    one = part(2, 0)
+    one, two = part(2, 0), part(2, 1)
     assert torch.equal(add_adapters(base, [{"w": one}, {"w": one}], [1.0, -1.0])["w"], base["w"])
+    # Averages of the factors apart have cross terms, as large as the answer.
+    wanted = one.product() - two.product()
+    exact = add_adapters(base, [{"w": one}, {"w": two}], [1.0, -1.0])["w"].double() - base["w"]
+    apart = (one.scale**0.5 * one.left - two.scale**0.5 * two.left).double() @ (
+        one.scale**0.5 * one.right + two.scale**0.5 * two.right
+    ).double()
+    assert (exact - wanted).norm() < 1e-6 * wanted.norm()
+    assert (apart - wanted).norm() > 0.5 * wanted.norm()
 
 
 def test_tied_names_are_changed_together_and_once() -> None:

@@ -18,6 +18,8 @@ from pluria.merge import (
     sparse_soup,
     wise_ft,
 )
+from pluria.merge.amortised import _order
+from pluria.numbers.key import Key
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -44,6 +46,35 @@ def test_any_optimiser_is_drawn_to_the_members_in_turn() -> None:
     pivot = {"w": torch.tensor([2.0])}
     adam = amortised(members, lambda tensors: torch.optim.Adam(tensors, lr=0.01), pivot=pivot)
     assert 0 < abs(adam["w"].item() - 2.0) < 0.03  # near its pivot, whatever the members
+
+
+def steps_of_adamw(pivot: float, members: list[float], order: list[int], rate: float, decay: float) -> list[float]:
+    """AdamW written out, with its usual betas: where it is after each step towards a member."""
+    at, first, second, path = pivot, 0.0, 0.0, []
+    for step, member in enumerate((members[i] for i in order), 1):
+        slope = at - member
+        at *= 1 - rate * decay
+        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+        at -= rate * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)) ** 0.5 + 1e-8)
+        path.append(at)
+    return path
+
+
+@pytest.mark.parametrize(("rate", "decay"), [(1e-3, 0.01), (1e-1, 0.01), (1e-1, 1.0)])
+def test_adamw_from_a_pivot(rate: float, decay: float) -> None:
+    rows, pivot = normal(6, 5, seed=3), normal(5, seed=4)
+    members = stack([{"w": row} for row in rows])
+    made = amortised(
+        members, lambda tensors: torch.optim.AdamW(tensors, lr=rate, weight_decay=decay), pivot={"w": pivot}, epochs=3
+    )["w"]
+    order = [i for epoch in range(3) for i in _order(6, epoch, Key(0))]
+    paths = [steps_of_adamw(float(pivot[j]), rows[:, j].tolist(), order, rate, decay) for j in range(5)]
+    assert made.tolist() == pytest.approx([path[-1] for path in paths], rel=1e-9)
+    away = [float((torch.tensor([path[step] for path in paths]) - pivot).norm()) for step in range(18)]
+    print(f"AdamW, rate {rate:g}, decay {decay:g}: away from the pivot", *(f"{each:.4f}" for each in away[5::6]))
+    # However far the members are, each step is about the rate at most.
+    assert away[-1] <= 18 * rate * 5**0.5 * (1 + decay)
+    assert away[-1] > 0
 
 
 def test_a_member_without_weight_is_not_visited() -> None:

@@ -145,6 +145,18 @@ def test_breadcrumbs_of_every_size(size: int, density: float, gamma: float) -> N
     assert sum(sum(value != 0 for value in row) for row in kept) <= 3 * max(1, round(density * size))
 
 
+@pytest.mark.parametrize(("density", "gamma"), [(0.14, 0.01), (0.5, 0.0), (1.0, 0.01)])
+def test_breadcrumbs_of_tensors_of_1_to_200_elements(density: float, gamma: float) -> None:
+    rows = {f"{size}": coarse(3, size, size) for size in range(1, 201)}
+    members = stack([{n: torch.tensor(of_all[k], dtype=torch.float64) for n, of_all in rows.items()} for k in range(3)])
+    base = {name: torch.zeros(int(name), dtype=torch.float64) for name in rows}
+    merged = leafwise(members, breadcrumbs(density=density, gamma=gamma, scale=1.0), base=base)
+    for name, deltas in rows.items():
+        kept = [slow.breadcrumbs(row, density, gamma) for row in deltas]
+        assert merged[name].tolist() == pytest.approx([sum(column) for column in zip(*kept, strict=True)]), name
+        assert any(any(row) for row in kept), name  # nothing loses its whole task vector
+
+
 def test_breadcrumbs_of_hand() -> None:
     # Of ten, one is dropped from the top (9), three stay (8, 7, 6).
     row = [5.0, -9.0, 1.0, 8.0, 2.0, -7.0, 3.0, 6.0, 4.0, 0.0]

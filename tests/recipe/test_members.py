@@ -31,6 +31,8 @@ OWN: dict[str, dict[str, Any]] = {
     "lora": {"rank": 2, "own": ["head.bias"]},
     "Snapshots": {"cycles": 3},
     "SWAG": {"rank": 2, "members": 3, "every": 1},
+    "multi_swag": {"rank": 2, "members": 4, "runs": 2, "every": 1},
+    "subspace": {"members": 3, "penalty": 0.5},
 }
 
 
@@ -62,7 +64,7 @@ def test_every_training_leaves_what_is_expected_of_it_and_repeats(method: Method
         assert torch.equal(before, torch.get_rng_state())
         made.append(ensemble)
     assert len(ensemble) == expected(how, data)
-    assert runs == (len(ensemble) if method.make.__name__ in ("several", "expanded") else 1)
+    assert runs == {"several": len(ensemble), "expanded": len(ensemble), "joined": 2}.get(method.make.__name__, 1)
     assert same(*made)
     assert set(ensemble.families) == set(start)
     assert not all(torch.equal(value, start[name]) for name, value in ensemble.params(0).items())
@@ -103,7 +105,21 @@ def test_a_training_without_members_leaves_no_folder_for_them(tmp_path: Path) ->
     assert not (tmp_path / "out" / "trained").exists()
 
 
-@pytest.mark.parametrize(("method", "when"), [("Snapshots", 0.5), ("independent", 1.5)])
+def test_corners_of_a_simplex_are_drawn_from(tmp_path: Path) -> None:
+    how = Members.model_validate({"method": "subspace", **HOW, "corners": 3, "members": 2})
+    (method,) = (method for method in METHODS if method.name == "subspace")
+    model = network("small_cnn", **ARGUMENTS)
+    ensemble, _ = method.make(trainers.Loop(how, rows(tmp_path)), method.load(), model, **how.options)
+    shares = ensemble.families["head.weight"].coordinates  # type: ignore[attr-defined]
+    assert shares.shape == (2, 3)
+    assert torch.allclose(shares.sum(1), torch.ones(2, dtype=torch.float64))
+    points = ensemble.families["head.weight"].directions  # type: ignore[attr-defined]
+    assert torch.allclose(model.state_dict()["head.weight"], points.mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "when"), [("Snapshots", 0.5), ("independent", 1.5), ("multi_swag", 1.5), ("subspace", 0.5)]
+)
 def test_a_training_that_was_killed_goes_on_to_the_same_bits(method: str, when: float, tmp_path: Path) -> None:
     write_all(tmp_path)
     spec = asked(tmp_path, {"method": method, **HOW, "epochs": 3})
@@ -163,6 +179,7 @@ def test_a_plan_knows_how_many_there_will_be(tmp_path: Path) -> None:
         ({"method": "SWAG", "rank": "high"}, "rank"),
         ({"method": "SGHMC", "lr": 0.1}, "has no option 'lr'"),
         ({"method": "Snapshots", "cycles": 99}, "a run of 10 steps has at most as many cycles; got 99"),
+        ({"method": "multi_swag", "members": 3, "runs": 2}, "as many members around each run; 2 runs do not divide 3"),
         ({"method": "star", "members": 0}, "star leaves 1 member or more; got 0"),
         (
             {"method": "Snapshots", "epochs": 0},

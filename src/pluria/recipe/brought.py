@@ -26,7 +26,7 @@ from pluria.recipe.folder import digest
 from pluria.recipe.parts import Members, Network
 from pluria.recipe.schema import method_of_training
 from pluria.recipe.source import Source
-from pluria.recipe.trainers import Loop, averaged, points, sampled
+from pluria.recipe.trainers import Loop, averaged, joined, per_run, points, sampled
 from pluria.store.file import load, load_all, save
 from pluria.zoo.dataset import Dataset
 
@@ -68,6 +68,11 @@ def expected(how: Members, rows: Dataset) -> int:
     count = int(how.options.get("members", row.options()["members"].default))
     if count < 1:
         raise RecipeError(f"members: {how.method} leaves 1 member or more; got {count}")
+    if row.make is joined:
+        try:
+            per_run(count, int(how.options.get("runs", row.options()["runs"].default)))
+        except ValueError as error:
+            raise RecipeError(f"members: {error}") from None
     return count
 
 

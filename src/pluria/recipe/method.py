@@ -36,7 +36,7 @@ MERGE_LAWS = ("single", "copies", "order", "double", "rounding")
 FIT_LAWS = ("single", "copies", "order", "simplex", "better", "text")
 OF_A_RUN = ("model", "members", "key", "inputs", "collected", "bench")
 OF_A_TRAINING = ("loop", "make", "model", "models", "fit", "params", "lr", "data_size", "weight_decay", "when", "key",
-                 "masks", "options")  # fmt: skip
+                 "masks", "collector", "states", "options")  # fmt: skip
 """Arguments that are not a recipe's to set."""
 
 TRAIN_LAWS = ("repeat", "quiet", "resume", "file")

@@ -3,6 +3,7 @@
     points     snapshots of one run                     averaged   the mean of one run          drawn  draws around it
     fitted     a Gaussian in place of the weights       sampled    samples of the posterior
     several    a run for each member                    expanded   members that share most of a network
+    joined     draws around several runs                mixed      points of a line or simplex that is learned at once
 
 Each leaves the network as what the training ends with. What a method needs of a run, it is given; its other arguments
 are a recipe's to set. Averages and draws get statistics of batch norm from the training rows.
@@ -11,6 +12,7 @@ are a recipe's to set. Averages and draws get statistics of batch norm from the 
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +27,27 @@ from pluria.core.ensemble import Ensemble
 from pluria.numbers.key import Key
 from pluria.predict.batches import call
 from pluria.recipe.parts import Members
-from pluria.train import Collector, Cycle, Population, Run, Snapshots, cycles, every, restarted, train
+from pluria.train import (
+    SWAG,
+    Collector,
+    Cycle,
+    Population,
+    Run,
+    Snapshots,
+    Span,
+    along,
+    cosine,
+    cycles,
+    every,
+    restarted,
+    simplex_shares,
+    train,
+)
 from pluria.train.fresh import fresh_order
 from pluria.zoo.dataset import IGNORED, Dataset
 
 Left = tuple[Ensemble, int]
+Rows = list[tuple[Tensor, Tensor]]
 CPU = torch.device("cpu")
 Make = Callable[..., Any]
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -94,6 +112,7 @@ class Loop:
         optimizer: torch.optim.Optimizer | None = None,
         collectors: Mapping[str, Collector] | None = None,
         before: Callable[[int], None] | None = None,
+        loss: Callable[[Any, Rows], Tensor] | None = None,
     ) -> Run:
         """Run number `number` on a network, or on a population whose members each have an order of their own."""
         how, members = self.how, module.members if isinstance(module, Population) else 1
@@ -103,7 +122,7 @@ class Loop:
         with torch.random.fork_rng():
             torch.manual_seed(self.key.fold(f"run {number}").seed % 2**63)
             found = train(
-                module, lambda epoch: self._epoch(epoch, number, members), _loss, optimizer=stepper,
+                module, lambda epoch: self._epoch(epoch, number, members), loss or _loss, optimizer=stepper,
                 epochs=how.epochs, scheduler=None if self.cycle is None else self.cycle.scheduler(stepper),
                 collectors=collectors, before=before, accumulate=how.accumulate,
                 autocast=torch.bfloat16 if how.autocast else None, save_every=max(1, self.steps // 100),
@@ -113,7 +132,7 @@ class Loop:
         module.eval().to(CPU)
         return found
 
-    def _epoch(self, epoch: int, number: int, members: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    def _epoch(self, epoch: int, number: int, members: int) -> Iterator[Rows]:
         orders = [
             fresh_order("\0rows", len(self.rows), self.key.fold(f"order {number + member}"), group=epoch)
             for member in range(members)
@@ -146,6 +165,52 @@ def drawn(
     """Draws around the late iterates."""
     found = _collected(loop, model, make(when=loop.late, **options), members=members, scale=scale, key=loop.key)
     return loop.refreshed(model, found), 1
+
+
+def joined(loop: Loop, make: Make, model: nn.Module, *, members: int = 8, runs: int = 4, rank: int = 20) -> Left:
+    """As many draws around the late iterates of each of several runs, from starts of their own."""
+    each, collector, states = per_run(members, runs), SWAG(rank, loop.late), []
+    for number in range(runs):
+        start = restarted(model, loop.key.fold(f"start {number}"))
+        states.append(loop.run(start, number=number, collectors={"members": collector}).states["members"])
+        if not number:
+            params = start.state_dict()
+    model.load_state_dict(params)
+    return loop.refreshed(model, make(collector, states, members=each, key=loop.key).to(CPU)), runs
+
+
+def per_run(members: int, runs: int) -> int:
+    """How many are drawn around each run. Raises ValueError where they cannot be as many for each."""
+    if runs < 1 or members % runs:
+        raise ValueError(f"multi_swag draws as many members around each run; {runs} runs do not divide {members}")
+    return members // runs
+
+
+def mixed(
+    loop: Loop, make: Make, model: nn.Module, *, members: int = 5, corners: int = 2, penalty: float = 1.0
+) -> Left:
+    """Members along a line from corner to corner, or at shares drawn from a simplex; the network is the middle.
+
+    `penalty` is on the squared cosine of two corners.
+    """
+    span: Span = make([restarted(model, loop.key.fold(f"start {number}")) for number in range(corners)])
+    at, pairs = [0], list(itertools.combinations(range(corners), 2))
+
+    def loss(span: Any, batch: Rows) -> Tensor:
+        ((x, y),) = batch
+        shares = simplex_shares(corners, at[0], key=loop.key).to(x.device)
+        apart = torch.stack([cosine(span, *pair) for pair in pairs]).mean()
+        return _mean(span(x, shares=shares), y) + penalty * apart
+
+    loop.run(span, loss=loss, before=lambda step: at.__setitem__(0, step))
+    drawn = loop.key.fold("members")
+    if corners == 2:
+        shares = along(torch.linspace(0, 1, members), 2)
+    else:
+        shares = torch.stack([simplex_shares(corners, member, key=drawn) for member in range(members)])
+    middle = torch.full((1, corners), 1 / corners)
+    loop.refreshed(model, span.ensemble(middle)).write(0, model.state_dict())
+    return loop.refreshed(model, span.ensemble(shares)), 1
 
 
 def fitted(loop: Loop, make: Make, model: nn.Module, *, members: int = 8, **options: Any) -> Left:
@@ -206,7 +271,7 @@ def _of_optimiser(loop: Loop, options: dict[str, Any]) -> dict[str, Any]:
     return {**options, **decay, "data_size": len(loop.rows), "key": loop.key}
 
 
-def _loss(module: Any, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
+def _loss(module: Any, batch: Rows) -> Tensor:
     """Of a network, or the sum over a population's members, each on its own batch."""
     if not isinstance(module, Population):
         ((x, y),) = batch

@@ -36,6 +36,7 @@ docs: $(VENV)/.docs
 # Compiling needs a C++ compiler.
 UNCERTAINTY ?=
 MERGEKIT ?=
+RESNET := data/cifar10_resnets/resnet20.safetensors
 BESIDE := $(if $(UNCERTAINTY),--uncertainty $(UNCERTAINTY))
 
 bench: $(VENV)/.dev
@@ -45,17 +46,17 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --out bars-resnet20
 	-$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --no-copies --backend compiled --batch 128 --out bars-resnet20-compiled
 	$(BIN)/python -m benchmarks.prediction bert --rows 32 --members 8 --no-vmap --no-copies --backend bfloat16 --out bars-bert-bfloat16
-	$(BIN)/python -m benchmarks.prediction bert --rows 96 --members 8 --no-vmap --no-copies --backend int8 --out bars-bert-int8
+	$(BIN)/python -m benchmarks.prediction bert --rows 32 --members 8 --no-vmap --no-copies --backend int8 --out bars-bert-int8
 	$(BIN)/python -m benchmarks.prediction resnet20 $(BESIDE)
 	$(BIN)/python -m benchmarks.prediction bert --rows 4 $(BESIDE)
 	$(BIN)/python -m benchmarks.prediction vit $(BESIDE)
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.growth
-	$(BIN)/python -m benchmarks.files --no-keep
+	$(BIN)/python -m benchmarks.files $(if $(wildcard $(RESNET)),--checkpoint $(RESNET),--no-keep)
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.generate --size large --batch 1 --members 4 --members 8 --tokens 64 --out generate-large
-	$(BIN)/python -m benchmarks.cascade
+	$(BIN)/python -m benchmarks.cascade --json benchmarks/results/cascade.json
 	$(BIN)/python -m benchmarks.merge $(if $(MERGEKIT),--mergekit $(MERGEKIT))
 	$(BIN)/python -m benchmarks.table
 

@@ -105,9 +105,9 @@ def main(
 
 def ratio_of(row: Row) -> Ratio:
     """A file over the float32 checkpoint; two of them have a bar."""
-    bars = {("bit planes", 10): 1.0, ("base and key", 1000): 1.02}
+    bars = {("bit planes, b + K", "int5", 10): 1.0, ("base and key", "int5", 1000): 1.02}
     what = f"{row.network}: {row.members} {row.format} as {row.form} ÷ float32 checkpoint"
-    return Ratio(what, row.checkpoints, row.checkpoints, row.checkpoints, bars.get((row.form, row.members)))
+    return Ratio(what, row.checkpoints, row.checkpoints, row.checkpoints, bars.get((row.form, row.format, row.members)))
 
 
 if __name__ == "__main__":

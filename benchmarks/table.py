@@ -1,4 +1,4 @@
-"""All results in one table: the ratios of every JSON file; of file sizes and cascades, what is a ratio in their rows.
+"""All results in one table: the ratios of every JSON file.
 
 python -m benchmarks.table [FILE ...]
 """
@@ -23,22 +23,11 @@ def rows(files: list[Path]) -> list[tuple[str, ...]]:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         about = content.get("machine", {})
         where = f"{about.get('cores', '?')} cores, {str(about.get('date', '?'))[:10]}"
-        for one in [*content.get("ratios", []), *filter(None, map(in_row, content.get("rows", [])))]:
+        for one in content.get("ratios", []):
             bar = "" if one.get("bar") is None else f"{one['bar']:g}"
-            spread = f"{one['low']:.3g} to {one['high']:.3g}" if "low" in one else ""
+            spread = f"{one['low']:.3g} to {one['high']:.3g}"
             found.append((file.stem, one["what"], f"{one['ratio']:.3g}", spread, bar, where))
     return found
-
-
-def in_row(row: dict[str, Any]) -> dict[str, Any] | None:
-    """The ratio in a row of sizes (to the float32 checkpoint) or of cascades (forwards, to those of all K members)."""
-    if "checkpoints" in row:
-        kind = ", ".join(str(row[name]) for name in ("network", "form", "format") if name in row)
-        return {"what": f"{kind}, K = {row.get('members')}: file / checkpoint", "ratio": row["checkpoints"]}
-    if isinstance(cascade := row.get("cascade"), dict) and "forwards" in row:
-        what = f"{row.get('task')}: forwards of the cascade / of K = {row.get('k')}"
-        return {"what": what, "ratio": cascade["forwards"] / row["forwards"]}
-    return None
 
 
 def main(

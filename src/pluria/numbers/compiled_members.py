@@ -28,12 +28,20 @@ Bits = NDArray[Any]
 @compiled
 def all_below(rows: Patterns, exponent: np.uint16) -> bool:
     """Whether no pattern of 16 bits has all bits of the exponent: whether all are finite."""
-    found = 0
+    most = np.uint16(0)
     for k in range(rows.shape[0]):
-        row = rows[k]
-        for i in range(row.size):
-            found += (row[i] & exponent) == exponent
-    return found == 0
+        most = max(most, largest(rows[k], exponent))
+    return most < exponent
+
+
+@compiled
+def largest(row: Patterns, exponent: np.uint16) -> np.uint16:
+    """The largest exponent of a row, in the bits of `exponent`."""
+    most = np.uint16(0)
+    for i in range(row.size):
+        own = np.uint16(row[i] & exponent)
+        most = own if own > most else most
+    return most
 
 
 @compiled
@@ -82,18 +90,24 @@ def subtract(out: Array, rows: Patterns, half: bool) -> None:
 
 
 @compiled
-def keep(bits: Bits, top: Any, low: Bits, high: Bits, cut: NDArray[np.int64]) -> None:
-    """Make zero what is smaller than its row's `low` before the index `cut`, and than `high` from there on."""
+def keep(bits: Bits, top: Any, none: Any, low: Bits, high: Bits, cut: NDArray[np.int64]) -> None:
+    """Make zero what is smaller than its row's `low` before the index `cut`, and than `high` from there on.
+
+    top    all bits but the sign
+    none   zero. Were it known here, compilers would leave elements as they are by masked stores, which take several
+           times as long on some processors
+    """
     for k in range(cut.size):
-        keep_from(bits[k][: cut[k]], top, low[k])
-        keep_from(bits[k][cut[k] :], top, high[k])
+        keep_from(bits[k][: cut[k]], top, none, low[k])
+        keep_from(bits[k][cut[k] :], top, none, high[k])
 
 
 @compiled
-def keep_from(bits: Bits, top: Any, least: Any) -> None:
-    """Make zero whose magnitude is smaller than `least`; `top` are all bits but the sign."""
+def keep_from(bits: Bits, top: Any, none: Any, least: Any) -> None:
+    """Make zero whose magnitude is smaller than `least`."""
     for i in range(bits.size):
-        bits[i] = bits[i] if (bits[i] & top) >= least else least - least
+        own = bits[i]
+        bits[i] = own - (none if (own & top) >= least else own)
 
 
 @compiled
@@ -107,21 +121,31 @@ def elect(out: Array, rows: Array, votes: Array, taken: Array, mass: Array, tie:
         fill(total, ZERO)
         fill(count, ZERO)
         for k in range(mass.size):
-            values = rows[k][start : start + PART]
-            for i in range(total.size):
-                own = values[i] * sign[i]
-                count[i] += taken[k] if own > ZERO else ZERO
-                total[i] += (own if own > ZERO else ZERO) * mass[k]
+            add_agreeing(total, count, rows[k][start : start + PART], sign, taken[k], mass[k])
         for i in range(total.size):
-            total[i] = total[i] / (count[i] if count[i] > LEAST else LEAST) * sign[i]
+            share = count[i]
+            share = share if share > LEAST else LEAST
+            total[i] = total[i] / share * sign[i]
+
+
+@compiled
+def add_agreeing(total: Array, count: Array, values: Array, sign: Array, taken: np.float32, mass: np.float32) -> None:
+    """Add those values that have the sign, times `mass`, to the total, and `taken` to the count."""
+    for i in range(total.size):
+        own = values[i] * sign[i]
+        own = own if own > ZERO else ZERO
+        count[i] += taken if own > ZERO else ZERO
+        total[i] += own * mass
 
 
 @compiled
 def sign_of(sign: Array, votes: Array, tie: np.float32) -> None:
     """One with the votes' sign; that of `tie` where they are zero and it is negative."""
     bits, given = sign.view(np.uint32), votes.view(np.uint32)
-    for i in range(sign.size):
-        bits[i] = (given[i] & SIGN) | UNIT
     if tie < ZERO:
         for i in range(sign.size):
-            sign[i] = -ONE if votes[i] == ZERO else sign[i]
+            own = given[i] & SIGN
+            bits[i] = (SIGN if votes[i] == ZERO else own) | UNIT
+    else:
+        for i in range(sign.size):
+            bits[i] = (given[i] & SIGN) | UNIT

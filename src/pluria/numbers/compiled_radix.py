@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from pluria.numbers.compiled_by import compiled
 
 PART = 4096
-"""Elements that are looked at before they are counted."""
+"""Elements that are looked at before they are counted, a multiple of eight."""
+
+ONE, NONE = np.int32(1), np.int32(0)
 
 Counts = NDArray[np.int32]
+Marks = NDArray[np.uint8]
 Words = NDArray[Any]
 """Bits of float32 as uint32, or of float64 as uint64; numbers beside them are of the same type, so that none is signed:
 indices that may be negative cost a branch. `top` are all bits but the sign."""
@@ -39,27 +42,43 @@ def count_all(found: Counts, words: Words, top: Any, shift: Any) -> None:
 
 
 @compiled
-def count_within(found: Counts, words: Words, top: Any, wanted: Words, shift: Any, above: Any) -> None:
-    """The same for the bits from `shift` to `above`, of those words alone whose bits from there on are `wanted[r]`."""
-    own, places, low = np.empty(PART, np.uint8), np.empty(PART, np.uint16), np.uint32(found.shape[1] - 1)
+def count_within(found: Counts, words: Words, top: Any, least: Words, most: Words, shift: Any) -> None:
+    """The same for the bits above `shift`, as many as there are bins, of those words alone that lie within
+    least[r]..most[r]."""
+    own, low = np.zeros(PART, np.uint8), np.uint32(found.shape[1] - 1)
+    eights = own.view(np.uint64)
     for r in range(words.shape[0]):
-        table, prefix = found[r], wanted[r]
+        table = found[r]
         for start in range(0, words.shape[1], PART):
-            part, kept = words[r][start : start + PART], np.uint32(0)
-            for i in range(part.size):
-                own[i] = (part[i] & top) >> above == prefix
-            for i in range(part.size):
-                places[kept] = i
-                kept += np.uint32(own[i])
-            for i in range(np.int64(kept)):
-                table[np.uint32(part[places[i]] >> shift) & low] += 1
+            part = words[r][start : start + PART]
+            mark(own, part, top, least[r], most[r])
+            for at in range((part.size + 7) // 8):
+                if eights[at] != 0:  # as a rule few words are wanted
+                    for i in range(8 * at, min(8 * at + 8, part.size)):
+                        table[np.uint32(part[i] >> shift) & low] += own[i]
 
 
 @compiled
-def count_equal(found: NDArray[np.int32], words: Words, top: Any, wanted: Words, shift: Any) -> None:
-    """Add to `found` `[R]` how many words of each row have the pattern `wanted[r]` above their lowest `shift` bits."""
+def mark(own: Marks, part: Words, top: Any, least: Any, most: Any) -> None:
+    """1 for words within least..most, else 0."""
+    for i in range(part.size):
+        word = part[i] & top
+        own[i] = (word >= least) & (word <= most)
+
+
+@compiled
+def count_equal(found: NDArray[np.int32], words: Words, top: Any, least: Words, most: Words) -> None:
+    """Add to `found` `[R]` how many words of each row lie within least[r]..most[r]."""
     for r in range(words.shape[0]):
-        row, prefix, count = words[r], wanted[r], 0
-        for i in range(row.size):
-            count += (row[i] & top) >> shift == prefix
-        found[r] += count
+        for start in range(0, words.shape[1], PART):
+            found[r] += count_part(words[r][start : start + PART], top, least[r], most[r])
+
+
+@compiled
+def count_part(part: Words, top: Any, least: Any, most: Any) -> np.int32:
+    """How many of these words; cast at each step, since Numba would count in 64 bits, half as many at a time."""
+    count = np.int32(0)
+    for i in range(part.size):
+        word = part[i] & top
+        count = np.int32(count + (ONE if (word >= least) & (word <= most) else NONE))
+    return count

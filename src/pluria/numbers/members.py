@@ -68,9 +68,8 @@ def keep(values: Tensor, low: Tensor, high: Tensor, cut: Tensor) -> None:
     """
     word = np.dtype(np.uint32 if values.dtype == torch.float32 else np.uint64)
     top = word.type(2 ** (8 * word.itemsize - 1) - 1)
-    _loops().keep(
-        values.numpy().view(word), top, low.numpy().astype(word), high.numpy().astype(word), cut.contiguous().numpy()
-    )
+    bounds = low.numpy().astype(word), high.numpy().astype(word), cut.contiguous().numpy()
+    _loops().keep(values.numpy().view(word), top, word.type(0), *bounds)
 
 
 def elected(rows: Tensor, votes: Tensor, taken: Sequence[float], mass: Sequence[float], tie: float) -> Tensor:

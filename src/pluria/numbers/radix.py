@@ -43,14 +43,17 @@ def histogram(values: Tensor, prefix: Tensor, shift: int, bits: int, known: Tens
 
 def _counted(found: Tensor, values: Tensor, wanted: Tensor, shift: int, bits: int) -> None:
     loops, word = _loops(), np.dtype(np.uint32 if values.dtype == torch.float32 else np.uint64)
-    words, tables, prefix = values.contiguous().numpy().view(word), found.numpy(), wanted.numpy().astype(word)
-    top, at, above = word.type(2 ** BITS[values.dtype] - 1), word.type(shift), word.type(shift + bits)
-    if bits == 0:
-        loops.count_equal(tables[:, 0], words, top, prefix, at)
-    elif above == BITS[values.dtype]:
+    words, tables = values.contiguous().numpy().view(word), found.numpy()
+    top, at, above = word.type(2 ** BITS[values.dtype] - 1), word.type(shift), shift + bits
+    if above == BITS[values.dtype]:
         loops.count_all(tables, words, top, at)
+        return
+    least = (wanted << above).numpy().astype(word)
+    most = least + word.type(2**above - 1)
+    if bits == 0:
+        loops.count_equal(tables[:, 0], words, top, least, most)
     else:
-        loops.count_within(tables, words, top, prefix, at, above)
+        loops.count_within(tables, words, top, least, most, at)
 
 
 def _counted_by_torch(found: Tensor, values: Tensor, wanted: Tensor, shift: int, bits: int) -> None:

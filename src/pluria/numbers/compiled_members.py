@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pluria.numbers.compiled import ONE, ZERO, fill
+from pluria.numbers.compiled import ZERO, fill
 from pluria.numbers.compiled_by import compiled
 from pluria.numbers.compiled_storage import Array, Patterns, widen
 
@@ -31,7 +31,7 @@ def all_below(rows: Patterns, exponent: np.uint16) -> bool:
     most = np.uint16(0)
     for k in range(rows.shape[0]):
         most = max(most, largest(rows[k], exponent))
-    return most < exponent
+    return bool(most < exponent)
 
 
 @compiled

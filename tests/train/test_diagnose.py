@@ -128,3 +128,12 @@ def test_more_networks_are_right_more_often() -> None:
     assert exact_share(3, 9, threshold=0.0, trials=100) < 0.3
     with pytest.raises(ValueError, match="between 0 and 1"):
         networks_needed(3, probability=1.0)
+    with pytest.raises(ValueError, match=r"a threshold lies in 0..1, 1 excluded; got 1"):
+        exact_share(3, 9, threshold=1.0)
+
+
+def test_a_threshold_of_zero_needs_many_and_one_too_high_none() -> None:
+    assert networks_needed(3, threshold=0.0, trials=100) == pytest.approx(640, rel=0.3)
+    assert networks_needed(1) == 1
+    with pytest.raises(ValueError, match=r"no number of networks is right at 6 places and a threshold of 0.9"):
+        networks_needed(6, threshold=0.9)

@@ -51,10 +51,22 @@ def process(places: int) -> tuple[Tensor, Tensor, Tensor]:
     return x, share, own + share @ prior @ share.T - share @ between.T - between @ share.T
 
 
-def exact_share(places: int, networks: int, *, threshold: float = 0.25, trials: int = 400, key: Key | int = 0) -> float:
-    """How often the mean of so many networks, cut at the threshold, is right on all inputs in all places at once."""
-    key = key if isinstance(key, Key) else Key(key)
+def _untrained(places: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The process on all inputs but the unit vectors, which come first."""
     x, mean, covariance = process(places)
+    return x[places:], mean[places:], covariance[places:, places:]
+
+
+def exact_share(places: int, networks: int, *, threshold: float = 0.25, trials: int = 400, key: Key | int = 0) -> float:
+    """How often the mean of so many networks, cut at the threshold, is right on all inputs in all places at once.
+
+    On the unit vectors, which they are trained on, networks are right without noise. Raises ValueError for a threshold
+    outside 0..1, at which that is not so.
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(f"a threshold lies in 0..1, 1 excluded; got {threshold}")
+    key = key if isinstance(key, Key) else Key(key)
+    x, mean, covariance = _untrained(places)
     factor = torch.linalg.cholesky(covariance + SLACK * torch.eye(len(x), dtype=torch.float64))
     right = 0
     for trial in range(trials):
@@ -68,10 +80,14 @@ def networks_needed(
 ) -> int:
     """The fewest networks whose mean is right on every input with this probability, by simulation with equal draws.
 
-    About 1.5 to 1.8 k^2 at the threshold of a quarter; a threshold of zero needs many times more.
+    About 1.5 to 1.8 k^2 at the threshold of a quarter; a threshold of zero needs many times more. Raises ValueError
+    where no number is enough, since the mean of all networks is on the wrong side of the threshold.
     """
     if not 0 < probability < 1:
         raise ValueError(f"a probability lies between 0 and 1; got {probability}")
+    x, mean, _ = _untrained(places)
+    if not bool(((mean > threshold) == (x > 0)).all()):
+        raise ValueError(f"no number of networks is right at {places} places and a threshold of {threshold}: lower it")
 
     def enough(networks: int) -> bool:
         return exact_share(places, networks, threshold=threshold, trials=trials, key=key) >= probability

@@ -16,7 +16,7 @@ from pluria.numbers.key import Key
 from pluria.train import SWA, SWAG, State, multi_swag
 from train.runs import steps, tied
 
-DRAWS = 4000
+DRAWS = 2000
 
 
 class Two(nn.Module):
@@ -62,7 +62,7 @@ def off(found: Tensor, right: Tensor) -> float:
 def test_draws_have_the_right_covariance_across_layers() -> None:
     state, points = collected(SWAG(rank=5))
     right = wanted(points, 5, 0.5)
-    assert off(covariance(SWAG(rank=5).ensemble(state, members=1)), right) < 0.06
+    assert off(covariance(SWAG(rank=5).ensemble(state, members=1)), right) < 0.08
     assert right[0, 2] / (right[0, 0] * right[2, 2]).sqrt() > 0.5
 
 
@@ -84,11 +84,11 @@ def test_planted_errors_are_caught() -> None:
         return ensemble.with_families({name: change(family) for name, family in families.items()})
 
     variance = changed(lambda f: dataclasses.replace(f, std=f.std**2))
-    assert off(covariance(variance), right) > 0.2
+    assert off(covariance(variance, 1000), right) > 0.2
     apart = changed(lambda f: dataclasses.replace(f, key=Key(0).fold(f.name)))
-    assert off(covariance(apart), right) > 0.2
+    assert off(covariance(apart, 1000), right) > 0.2
     no_square_root = changed(lambda f: dataclasses.replace(f, factors=None if f.factors is None else f.factors / 2))
-    assert off(covariance(no_square_root), right) > 0.2
+    assert off(covariance(no_square_root, 1000), right) > 0.2
 
 
 def test_float32_moments_survive_a_large_mean() -> None:

@@ -19,8 +19,7 @@ def check_finite(name: str, value: Any) -> None:
 
 
 def check_type(name: str, value: Any, wanted: Any) -> None:
-    """Whether an option is finite and of the type that the method's signature gives it: 1 is no yes."""
-    check_finite(name, value)
+    """Whether an option is of the type that the method's signature gives it: a number is no text, 1 is no yes."""
     from pydantic import (  # here, since it is slow to import and many merges have no options
         TypeAdapter,
         ValidationError,

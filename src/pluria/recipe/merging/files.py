@@ -29,7 +29,7 @@ from pluria.recipe.merging.spec import Merge
 from pluria.recipe.merging.target import Layout, layout_of, refuse_inputs, write_beside
 from pluria.recipe.method import Method
 from pluria.recipe.plain import nearest_name
-from pluria.recipe.typed import check_type
+from pluria.recipe.typed import check_finite, check_type
 from pluria.store.receiving import Receiver, receiving
 from pluria.store.shards import SHARD
 from pluria.store.streamed import Streamed, hashed, streamed
@@ -134,6 +134,7 @@ def checked_options(method: str, options: Mapping[str, Any]) -> Method:
     if needed:
         raise PluriaError(f"{method} needs the option {needed[0]!r}")
     for name, value in options.items():
+        check_finite(name, value)
         check_type(name, value, known[name].annotation)
     return rows[method]
 

@@ -18,6 +18,15 @@ def test_members_run_as_asked(drawn: Path, pluria: Pluria) -> None:
         assert float((found - wanted).norm() / wanted.norm()) < most
 
 
+def test_auto_says_what_it_took_and_why(drawn: Path, pluria: Pluria) -> None:
+    said = pluria(*PREDICT, "--backend", "auto").err
+    assert said.startswith("backend ")
+    assert "the reference\n" in said
+    assert "\n  bfloat16: " in said
+    assert pluria(*PREDICT, "--backend", "auto", "--quiet").err == ""
+    assert pluria(*PREDICT).err == ""
+
+
 def test_an_unknown_way_is_refused(drawn: Path, pluria: Pluria) -> None:
     done = pluria(*PREDICT, "--backend", "fast")
     assert done.code != 0

@@ -52,6 +52,16 @@ def test_the_pool_of_the_file_is_used_bit_for_bit(drawn: Path, pluria: Pluria) -
     assert "exponents" in pluria("inspect", "net.pluria", "--json").out
 
 
+def test_a_cascade_is_explained(drawn: Path, pluria: Pluria) -> None:
+    rule = Cascade(((0,), (1, 2, 3)), ((0.25, None),), 3, (1, 1, 1, 1), reached=(1.0, 0.5))
+    held = to_dict(Chain((rule, Temperature(2.0))))
+    hold(held)
+    assert rule.explain() in pluria("inspect", "net.pluria").out
+    held["chain"]["steps"][0]["cascade"]["windows"] = [[0.9, 0.1]]
+    hold(held)
+    assert "the pool cannot be used: this is no cascade pool: a window is" in pluria("inspect", "net.pluria").out
+
+
 def test_the_pool_is_overridden_or_switched_off(drawn: Path, pluria: Pluria) -> None:
     hold(to_dict(LogLinear((0.1, 0.2, 1 / 3, 0.4))))
     assert pluria(*PREDICT, "--pool", "mean_logit").code == 0

@@ -13,6 +13,7 @@ from pluria.cli.options import (
     DryRun,
     Json,
     Quiet,
+    choices,
     mistakes,
     note,
     pairs,
@@ -130,7 +131,7 @@ def predict(
         batches = -(-len(rows) // batch)
         return show({"members": count, "rows": len(rows), "batches": batches, "out": str(out)})
     weights = torch.cat([part.weights for part in parts.values()]) / len(parts)
-    with told(quiet) as progress, mistakes():
+    with told(quiet) as progress, choices(quiet), mistakes():
         held = run_parts(ready_parts, asked, rows, weights, progress, **options)
     if chain is not None:
         with mistakes():

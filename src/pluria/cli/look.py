@@ -46,6 +46,8 @@ def inspect(
     console.print(f"{file.name}: {found['bytes']:,} bytes on disk, the header among them", highlight=False)
     if found["about"]:
         console.print(f"about: {_short(found['about'])}", highlight=False, soft_wrap=True)
+        for line in _explained(found["about"].get("pool")):
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 def _sizes(part: dict[str, Any]) -> Table:
@@ -138,6 +140,20 @@ def _short(about: dict[str, Any]) -> dict[str, Any]:
     """`about` with the kind of a fitted pool in place of its numbers; `--json` shows them."""
     held = about.get("pool")
     return {**about, "pool": f"{next(iter(held), 'empty')} (fitted)"} if isinstance(held, dict) else about
+
+
+def _explained(pool: Any) -> list[str]:
+    """How a cascade that a fitted pool begins with asks members, in words."""
+    from pluria.pool.chain import Chain
+    from pluria.pool.kinds import from_dict
+
+    if not isinstance(pool, dict):
+        return []
+    try:
+        rule = Chain((from_dict(pool),)).cascade
+    except (ValueError, TypeError) as error:
+        return [f"the pool cannot be used: {error}"]
+    return [] if rule is None else rule.explain().splitlines()
 
 
 def _contents(file: Path) -> dict[str, Any]:

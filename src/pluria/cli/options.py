@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,21 @@ def told(quiet: bool) -> Iterator[Progress]:
             bar.update(task, description=what, completed=done, total=total or None)
 
         yield tell
+
+
+@contextmanager
+def choices(quiet: bool) -> Iterator[None]:
+    """What the back end `auto` takes, and why, on stderr."""
+    log, handler = logging.getLogger("pluria.predict"), logging.StreamHandler()
+    before = log.level
+    if not quiet:
+        log.setLevel(logging.INFO)
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+        log.removeHandler(handler)
 
 
 @contextmanager

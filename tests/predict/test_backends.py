@@ -149,6 +149,28 @@ class Twice(nn.Module):
         return (self.relu(z) + z + self.last(x.relu())).mean((2, 3))
 
 
+class Onto(nn.Module):
+    """Adds onto a tensor, in place, and reads it again where `again`."""
+
+    def __init__(self, *, again: bool) -> None:
+        super().__init__()
+        self.layer, self.relu, self.again = nn.Linear(4, 4), nn.ReLU(), again
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = z = self.layer(x)
+        y += x
+        out: Tensor = self.relu(y)
+        return out + z if self.again else out
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_is_added_to_in_place_and_read_again_is_not_changed(again: bool) -> None:
+    model = seeded(lambda: Onto(again=again)).eval()
+    assert graph_of(model) == Graph({}, () if again else ("relu",))
+    made, x = low_precision(model, format="int4", members=2), draw(5, 4)
+    torch.testing.assert_close(run(model, made, [x], backend="channels_last"), run(model, made, [x]))
+
+
 class Asking(nn.Sequential):
     """Looks at values, so that it has no graph."""
 

@@ -6,6 +6,7 @@ import operator
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -13,6 +14,8 @@ from torch import fx, nn
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """No linear layers: on inputs with more than two axes a batch norm's channels are another axis than theirs."""
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+FRESH = (*LAYERS, *NORMS, nn.Linear)
+"""What they give, like a sum, is a tensor of its own, that nobody else holds."""
 SUMS = (operator.add, torch.add)
 
 
@@ -30,7 +33,7 @@ class Graph:
 def graph_of(model: nn.Module) -> Graph:
     """What may be changed of a network in evaluation mode without changing what it gives, but for rounding."""
     try:
-        nodes = list(fx.symbolic_trace(model).graph.nodes)
+        nodes = list(_Tracer().trace(model).nodes)
     except Exception:  # whatever a network's code does with a symbol in place of a tensor
         return Graph({})
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -39,10 +42,28 @@ def graph_of(model: nn.Module) -> Graph:
         own, other = modules[name], modules.get(str(before.target)) if before.op == "call_module" else None
         if type(own) in NORMS and getattr(own, "running_mean", None) is not None and type(other) in LAYERS:
             norms[str(before.target)] = name
-        # A sum, or what a layer gives, is a tensor of its own, that nobody else holds.
-        if type(own) is nn.ReLU and (type(other) in (*LAYERS, *NORMS, nn.Linear) or before.target in SUMS):
+        if type(own) is nn.ReLU and (type(other) in FRESH or before.target in SUMS or _kept(before, modules)):
             relus.append(name)
     return Graph(norms, tuple(relus))
+
+
+class _Added(fx.Proxy):
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+
+class _Tracer(fx.Tracer):
+    """Tells `y += x` from `y = y + x`, as torch's own does not: the first writes into a tensor that others may hold."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Added(node, self)
+
+
+def _kept(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node adds in place to what a layer gives, where nothing else reads that."""
+    one = node.args[0] if node.target is operator.iadd else None
+    own = modules.get(str(one.target)) if isinstance(one, fx.Node) and one.op == "call_module" else None
+    return isinstance(one, fx.Node) and type(own) in FRESH and len(one.users) == 1
 
 
 def _chains(nodes: list[fx.Node], modules: dict[str, nn.Module]) -> Iterator[tuple[str, fx.Node]]:

@@ -43,7 +43,7 @@ def test_nothing_to_do_starts_nothing() -> None:
 def test_the_end_of_a_worker_in_words() -> None:
     assert _end(-9) == "killed by SIGKILL, perhaps for want of memory"
     assert _end(-15) == "killed by SIGTERM"
-    assert _end(1) == "ended by itself with code 1"
+    assert _end(1).startswith("ended by itself with code 1 (a script needs `if __name__")
 
 
 def test_workers_and_threads_are_one_or_more() -> None:

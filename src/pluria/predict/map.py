@@ -140,8 +140,8 @@ def packed_task(task: Callable[[Any], Any]) -> bytes:
 def _refuse_deadly(item: Any, cost: int, tries: int, how: str) -> None:
     if cost >= tries:
         raise EngineError(
-            f"{cost} workers were lost on the same item ({_short(item)}), the last one {how}. Fewer workers or a "
-            "smaller batch take less memory"
+            f"{cost} workers were lost on the same item ({_short(item)}), the last one {how}. Where memory ran out, "
+            "fewer workers or a smaller batch take less"
         )
 
 

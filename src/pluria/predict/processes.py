@@ -128,4 +128,5 @@ def _end(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
-    return f"ended by itself with code {code}"
+    # As it does where every process begins the script's work anew.
+    return f"ended by itself with code {code} (a script needs `if __name__ == '__main__':` around its work)"

@@ -70,9 +70,7 @@ def test_a_lost_worker_is_replaced_and_its_item_done_again() -> None:
 
 def test_an_item_that_costs_too_many_workers_is_named() -> None:
     crew = Crew(2, loses=lambda item: item == 4)
-    with pytest.raises(
-        EngineError, match=r"3 workers were lost on the same item \(4\), the last one killed\. Where"
-    ):
+    with pytest.raises(EngineError, match=r"3 workers were lost on the same item \(4\), the last one killed\. Where"):
         list(over(crew, [0, 1, 4, 5]))
     assert crew.closed == 1
 

@@ -6,9 +6,16 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
+from cli.tuned import MODELS
 from cli.user import MODEL, Result, call, write_user
+from pluria import params_of
+from pluria.core.params import Params
+from pluria.zoo import network, read
+from pluria.zoo.fit import fit
 
 Pluria = Callable[..., Result]
 
@@ -55,3 +62,29 @@ def ran(here: Path, pluria: Pluria) -> Path:
     """The folder with a finished run in `out`."""
     assert pluria("run", "recipe.yaml", "--out", "out", "--quiet").code == 0
     return here
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, three fine-tunes of it on parts of the digits, and rows that none of them saw."""
+    place = tmp_path_factory.mktemp("models")
+    rows = read("digits", split="train")
+    base = fit(network("mlp", inputs=64, classes=10, hidden=[12]), rows, epochs=3, batch=50, rate=0.01, seed=0)
+    save_file(params_of(base), place / "base.safetensors")
+    for k in range(3):
+        part = rows.take(slice(k * 200, (k + 1) * 200))
+        tuned = fit(base, part, epochs=6, batch=50, rate=0.01, seed=k + 1)
+        save_file(params_of(tuned), place / f"{k}.safetensors")
+    held = read("digits", split="test").split_half()[0]
+    x, y = held.normalise(held.inputs).numpy(), held.targets.numpy()
+    np.savez(place / "held.npz", x=x, y=y)
+    for k in range(3):
+        np.savez(place / f"own-{k}.npz", x=x[k::3], y=y[k::3])
+    return place
+
+
+@pytest.fixture
+def models(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> list[Params]:
+    monkeypatch.chdir(tuned)
+    (tuned / "out.safetensors").unlink(missing_ok=True)
+    return [load_file(name) for name in MODELS]

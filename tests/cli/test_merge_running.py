@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch.nn.functional import cross_entropy
 
 from cli import user
 from cli.conftest import Pluria
+from cli.tuned import BASE, MODELS, NETWORK, held, loss, model, same
 from cli.user import process
 from pluria import params_of, rebasin, refresh, stack
 from pluria.align import repair
@@ -38,9 +37,6 @@ from pluria.sample import moments
 from pluria.zoo import network, read
 from pluria.zoo.fit import fit
 
-NETWORK = ("--model", "mlp", "--argument", "inputs=64", "--argument", "classes=10", "--argument", "hidden=[12]")
-MODELS = ("0.safetensors", "1.safetensors", "2.safetensors")
-BASE = ("--base", "base.safetensors")
 SHORT = {
     "greedy_soup": (),
     "pruned_soup": (),
@@ -55,51 +51,6 @@ SHORT = {
     "zipit": ("--set", "alpha=0.5"),
 }
 """Methods that run the network on rows, and options that make them short."""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, three fine-tunes of it on parts of the digits, and rows that none of them saw."""
-    place = tmp_path_factory.mktemp("models")
-    rows = read("digits", split="train")
-    base = fit(network("mlp", inputs=64, classes=10, hidden=[12]), rows, epochs=3, batch=50, rate=0.01, seed=0)
-    save_file(params_of(base), place / "base.safetensors")
-    for k in range(3):
-        part = rows.take(slice(k * 200, (k + 1) * 200))
-        tuned = fit(base, part, epochs=6, batch=50, rate=0.01, seed=k + 1)
-        save_file(params_of(tuned), place / f"{k}.safetensors")
-    held = read("digits", split="test").split_half()[0]
-    x, y = held.normalise(held.inputs).numpy(), held.targets.numpy()
-    np.savez(place / "held.npz", x=x, y=y)
-    for k in range(3):
-        np.savez(place / f"own-{k}.npz", x=x[k::3], y=y[k::3])
-    return place
-
-
-@pytest.fixture
-def models(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Params]:
-    monkeypatch.chdir(folder)
-    (folder / "out.safetensors").unlink(missing_ok=True)
-    return [load_file(name) for name in MODELS]
-
-
-def model() -> torch.nn.Module:
-    return network("mlp", inputs=64, classes=10, hidden=[12])
-
-
-def held() -> list[tuple[torch.Tensor, torch.Tensor]]:
-    rows = np.load("held.npz")
-    return [(torch.from_numpy(rows["x"]), torch.from_numpy(rows["y"]))]
-
-
-def loss(params: Params) -> float:
-    outputs, targets = gather(predict(model(), stack([params]), held()))
-    assert targets is not None
-    return float(cross_entropy(outputs[0], targets))
-
-
-def same(one: Params, other: Params) -> bool:
-    return set(one) == set(other) and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_every_merge_of_the_catalogue_has_a_command() -> None:
@@ -134,7 +85,6 @@ def test_what_is_written_is_what_the_function_gives(models: list[Params], pluria
 
 
 def test_the_manifest_says_where_it_came_from(models: list[Params], pluria: Pluria) -> None:
-    from safetensors import safe_open
 
     given = ("--data", "held.npz", "--out", "out.safetensors", "--set", "steps=2", "--json")
     done = pluria("merge", "learned_soup", *MODELS, *NETWORK, *given)
@@ -190,7 +140,7 @@ def in_memory(kind: str, models: list[Params]) -> Rules:
 
 
 def test_networks_trained_apart_are_aligned_before_and_repaired_after(
-    folder: Path, models: list[Params], pluria: Pluria
+    tuned: Path, models: list[Params], pluria: Pluria
 ) -> None:
     train = read("digits", split="train")
     for seed in (5, 6):
@@ -239,100 +189,11 @@ def test_a_zipped_trunk_leaves_each_model_its_head(models: list[Params], pluria:
     assert max(loss(one), loss(other)) < 1.3 * max(loss(params) for params in models)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("greedy_soup", *MODELS), "this merge runs the network: give the network (--model) and rows (--data)"),
-        (("greedy_soup", *MODELS, "--data", "held.npz"), "give both --model and --data"),
-        (("greedy_soup", *MODELS, *NETWORK), "give both --model and --data"),
-        (("linear", *MODELS, *NETWORK, "--data", "held.npz"), "linear runs no network: leave out --model"),
-        (("linear", *MODELS, "--repair"), "--align and --repair run the network: give --model and --data"),
-        (("linear", *MODELS, *NETWORK, "--data", "held.npz", "--align", "sort"), "--align is weights or activations"),
-        (("ties", *MODELS, *BASE, *NETWORK, "--data", "held.npz", "--repair"), "trained apart, without a base"),
-        (("greedy_sup", *MODELS), "no method 'greedy_sup' merges files; did you mean 'greedy_soup'?"),
-        (("learned_soup", *MODELS, "--set", "step=3"), "learned_soup has no option 'step'; did you mean 'steps'?"),
-        (("mix", *MODELS), "mix needs the option 'matrix'"),
-        (("amortised", *MODELS, "--counters", "sum"), "amortised copies counts of batches; leave out --counters"),
-        (("m.yaml", *NETWORK, "--data", "held.npz"), "a recipe of mergekit runs no network"),
-        (("adamerging", *MODELS, *NETWORK, "--data", "held.npz"), "this merge starts from a base model"),
-        (
-            ("adamerging", *MODELS, *BASE, *NETWORK, "--data", "held.npz", "--weights", "1,2,3"),
-            "adamerging counts all models alike and reads no weights; leave out --weights",
-        ),
-        (
-            ("amortised", *MODELS, "--set", "optimiser=adam", "--set", "rate=0.1", "--weights", "1,2,3"),
-            "amortised counts all models alike",
-        ),
-        (("greedy_soup", *MODELS, *BASE, *NETWORK, "--data", "held.npz"), "greedy_soup reads no base"),
-        (("bang", *MODELS, *NETWORK, "--data", "held.npz", "--set", "head=fc"), "the models have no fc to be a head"),
-        (
-            ("learned_soup", *MODELS, *NETWORK, "--data", "held.npz", "--set", "groups=all"),
-            "groups are tensor, layer or model; got 'all'",
-        ),
-        (("greedy_soup", *MODELS, *NETWORK, "--data", "none.npz"), "none.npz"),
-        (("greedy_soup", *MODELS, *NETWORK[:-1], "hidden=[13]", "--data", "held.npz"), "does not fit the network"),
-    ],
-)
-def test_mistakes(models: list[Params], pluria: Pluria, arguments: tuple[Any, ...], said: str) -> None:
-    Path("m.yaml").write_text("{merge_method: linear, models: [{model: 0.safetensors}, {model: 1.safetensors}]}")
-    done = pluria("merge", *arguments, "--out", "out.safetensors")
-    assert done.code == 2
-    assert said in done.err
-    assert not Path("out.safetensors").exists()
-
-
-def test_the_manifest_is_enough_to_merge_again(models: list[Params], pluria: Pluria) -> None:
-    given = (
-        "learned_soup",
-        *MODELS[:2],
-        *NETWORK,
-        "--data",
-        "held.npz",
-        "--set",
-        "steps=2",
-        "--out",
-        "out.safetensors",
-    )
-    runs = []
-    for more in (("--batch", 100), ("--batch", 100, "--rows", 50), ("--batch", 100, "--repair")):
-        assert pluria("merge", *given, *more, "--out", "out.safetensors").code == 0
-        with safe_open("out.safetensors", "pt") as file:
-            runs.append(json.loads(file.metadata()["merge"])["run"])
-    wanted = {"model": "mlp", "argument": {"inputs": 64, "classes": 10, "hidden": [12]}, "data": ["held.npz"]}
-    assert {name: runs[0][name] for name in wanted} == wanted
-    assert (runs[0]["batch"], runs[0]["align"], runs[0]["repair"]) == (100, None, False)
-    assert runs[2]["repair"]
-    assert runs[0]["rows_sha256"] == runs[2]["rows_sha256"] != runs[1]["rows_sha256"]
-
-
-def test_statistics_are_not_written_over_what_they_are_of(models: list[Params], pluria: Pluria) -> None:
-    before = load_file(MODELS[0])
-    done = pluria("statistics", "fisher", MODELS[0], *NETWORK, "--data", "held.npz", "--out", MODELS[0])
-    assert done.code == 2
-    assert "or one holds the other" in done.err
-    assert same(load_file(MODELS[0]), before)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("fish", "0.safetensors"), "statistics are of fisher or regmean; got 'fish'"),
-        (("regmean", "0.safetensors", "--set", "sampled=true"), "statistics of regmean have no option 'sampled'"),
-        (("fisher", "none.safetensors"), "none.safetensors"),
-    ],
-)
-def test_mistakes_of_statistics(models: list[Params], pluria: Pluria, arguments: tuple[str, ...], said: str) -> None:
-    done = pluria("statistics", *arguments, *NETWORK, "--data", "held.npz", "--out", "out.safetensors")
-    assert done.code == 2
-    assert said in done.err
-    assert not Path("out.safetensors").exists()
-
-
-def test_it_is_a_command_of_its_own_process(folder: Path) -> None:
+def test_it_is_a_command_of_its_own_process(tuned: Path) -> None:
     given = (*MODELS, *NETWORK, "--data", "held.npz", "--out", "alone.safetensors", "--dry-run")
-    done = process("merge", "greedy_soup", *given, cwd=folder)
+    done = process("merge", "greedy_soup", *given, cwd=tuned)
     assert (done.code, done.out) == (0, "would write alone.safetensors: 910 parameters, greedy_soup\n"), done.err
-    assert not (folder / "alone.safetensors").exists()
+    assert not (tuned / "alone.safetensors").exists()
 
 
 def test_batch_norm_is_refreshed_in_what_is_merged(here: Path, pluria: Pluria) -> None:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pluria.core.ensemble import Ensemble, stack
+from pluria.core.params import Params
 
 Row = list[float]
 Rows = list[Row]
@@ -92,3 +98,16 @@ def sce(rows: Rows, weights: Row, select: float, spec: str = "paper") -> Row:
     places = set(rank_order(spread)[: len(spread) if select == 1 else count])
     energies = [w * sum(row[i] ** 2 for i in places) for w, row in zip(weights, rows, strict=True)]
     return [elect(col, energies, weights, 1.0, False) if i in places else 0.0 for i, col in enumerate(columns)]
+
+
+def of(a: Any, b: Any, dtype: torch.dtype = torch.float64) -> tuple[Ensemble, Params]:
+    """Members whose task vectors are the rows, and the base."""
+    base = {"a": torch.zeros(len(a[0]), dtype=dtype), "b": torch.zeros(len(b[0]), dtype=dtype)}
+    rows = zip(a, b, strict=True)
+    return stack([{"a": torch.tensor(x, dtype=dtype), "b": torch.tensor(y, dtype=dtype)} for x, y in rows]), base
+
+
+def coarse(members: int, size: int, seed: int) -> list[list[float]]:
+    """Task vectors with many equal magnitudes and zeros."""
+    draw = torch.Generator().manual_seed(seed)
+    return (torch.randint(-6, 7, (members, size), generator=draw).double() / 2).tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,25 @@ def test_an_address_without_ray_is_said_before_any_work() -> None:
     for address in ("a..b:6379", f"{'x' * 70}:6379", "127.0.0.1:99999"):
         with pytest.raises(EngineError, match="does not answer"):
             engine("ray", address=address)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_what_is_not_ray_is_said_at_once(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def serve() -> None:
+            with server.accept()[0] as one:
+                one.recv(64)
+                one.sendall(answer)
+
+        done = pool.submit(serve)
+        with pytest.raises(EngineError, match="what listens there is not Ray"):
+            engine("ray", address=f"127.0.0.1:{server.getsockname()[1]}")
+        done.result()
+
+
+def test_a_cluster_is_greeted(two: Ray) -> None:
+    cluster.reach(ray.get_runtime_context().gcs_address)
 
 
 def free() -> str:

@@ -17,8 +17,14 @@ import torch
 from pluria.core.errors import EngineError
 from pluria.predict.map import Answer, Item, Lost, Result, answer, over, packed_task
 
-START, PULSE, REACH = 60.0, 5.0, 5.0
-"""Seconds that workers have to start, between looks whether Ray is still there, and that an address has to answer."""
+START, PULSE, REACH, ANSWER = 60.0, 5.0, 5.0, 20.0
+"""Seconds that workers have to start, between looks whether Ray is still there, and that an address has to listen and
+to answer: a busy cluster may take its time."""
+
+
+SETTINGS = 4
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0])
+"""How a client of HTTP/2 begins: its preface, and an empty frame of settings (RFC 9113, sections 3.4 and 6.5)."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +82,32 @@ def _refused(error: BaseException | None) -> bool:
     return error is not None
 
 
-def reach(address: str, problem: str = "does not answer") -> None:
-    """Raise EngineError where nothing listens at an address; the library itself takes half a minute to say so."""
+def reach(address: str, problem: str = "does not answer", *, greet: bool = True) -> None:
+    """Raise EngineError where nothing listens at an address, or, with `greet`, nothing of Ray's kind.
+
+    The library itself takes minutes to say so.
+    """
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
         raise EngineError(f"an address of Ray is host:port, such as 127.0.0.1:6379; got {address!r}")
     try:
-        socket.create_connection((host, int(port)), timeout=REACH).close()
+        with socket.create_connection((host, int(port)), timeout=REACH) as one:
+            if greet and os.environ.get("RAY_USE_TLS", "0") == "0":
+                _greet(one)
     except (OSError, UnicodeError, OverflowError) as error:  # the last two: names and ports that there cannot be
         why = getattr(error, "strerror", None) or error
         raise EngineError(
             f"Ray at {address} {problem} ({why}). `ray start --head` starts one and says its address"
         ) from None
+
+
+def _greet(one: socket.socket) -> None:
+    """Raise OSError unless the other side speaks HTTP/2, as Ray does (gRPC): it answers with a frame of settings."""
+    one.settimeout(ANSWER)
+    one.sendall(HELLO)
+    head = one.recv(9)
+    if len(head) < 4 or head[3] != SETTINGS:
+        raise OSError("what listens there is not Ray")
 
 
 class Worker:
@@ -131,7 +151,7 @@ class _Crew:
             done, _ = self.ray.wait(list(self.asked), timeout=PULSE)
             # Ray itself says nothing for a minute, and then ends this process.
             if time.monotonic() - self.looked > PULSE:
-                reach(self.address, "is no longer there")
+                reach(self.address, "is no longer there", greet=False)
                 self.looked = time.monotonic()
         return [(self.asked.pop(one), self._report(one)) for one in done]
 
@@ -148,7 +168,7 @@ class _Crew:
         made = [self.kind.remote(self.task, self.threads, sys.path) for _ in range(count)]
         started, _ = self.ray.wait([worker.ready.remote() for worker in made], num_returns=count, timeout=START)
         if len(started) < count:
-            reach(self.address, "is no longer there")
+            reach(self.address, "is no longer there", greet=False)
             have = self.ray.cluster_resources().get("CPU", 0)
             raise EngineError(
                 f"Ray started {len(started)} of {count} workers within {START:g} s; its cluster has {have:g} "

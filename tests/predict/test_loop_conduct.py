@@ -11,7 +11,7 @@ from grown import growth, needs_proc
 from pluria.core.ensemble import single, stack
 from pluria.core.errors import CheckpointError
 from pluria.core.params import params_of
-from pluria.predict import gather, predict
+from pluria.predict import gather, predict, runner
 from pluria.sample import low_precision
 from predict.networks import K, Named, X, batches, convolutional, ensemble, images
 
@@ -192,6 +192,14 @@ def test_batches_are_gone_through_once_for_each_block_of_members(block: int, pas
     source = Again()
     list(predict(convolutional(), ensemble(), source, block=block))
     assert source.passes == passes
+
+
+def test_members_that_the_ensemble_lacks_are_refused() -> None:
+    model = convolutional()
+    run = runner(model, low_precision(model, members=4).take([0, 2]))
+    assert {block.members for block in run(batches(), [2])} == {(2,)}
+    with pytest.raises(ValueError, match=r"no member 1; its members are \[0, 2\]"):
+        run(batches(), [0, 1])
 
 
 def test_an_ensemble_of_another_network_is_refused_at_once() -> None:

@@ -105,7 +105,8 @@ def runner(
 ) -> Runner:
     """`predict` without its batches: the working copy is made once and serves as many batches as are asked for.
 
-    Arguments and errors are those of `predict`. It takes batches and, where not all are wanted, numbers of members.
+    Arguments and errors are those of `predict`. It takes batches and, where not all are wanted, numbers of members;
+    ValueError for one that the ensemble does not have.
     Batches may change between two members: whoever asks for them again gets what they hold by then. One thread at a
     time.
     """
@@ -123,6 +124,8 @@ def runner(
 
     def some(batches: Batches, members: Sequence[int] | None = None) -> Iterator[Block]:
         wanted = ensemble.members if members is None else tuple(members)
+        if odd := sorted(set(wanted) - set(ensemble.members)):
+            raise ValueError(f"the ensemble has no member {odd[0]}; its members are {list(ensemble.members)[:8]}")
         if not made:
             choice = _chosen(model, ensemble, batches, inputs, output, views, block, tolerance, storage, to)
             made.append(_named(choice, model, ensemble, storage))

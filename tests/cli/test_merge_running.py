@@ -178,6 +178,9 @@ def test_gossip_gives_as_many_models_as_it_takes(models: list[Params], pluria: P
     assert "there is something already; name another folder" in said
     said = pluria("merge", "mix", *MODELS, "--set", ring, "--out", tmp_path / "round.safetensors").err
     assert "mix gives as many models as it takes; name a folder" in said
+    assert pluria("merge", "mix", *MODELS, "--set", ring, "--dtype", "bfloat16", "--out", tmp_path / "half").code == 0
+    halved = {name: value.to(torch.bfloat16) for name, value in mixed.params(1).items()}
+    assert same(load_file(tmp_path / "half" / "member-0001.safetensors"), halved)
 
 
 def test_a_zipped_trunk_leaves_each_model_its_head(models: list[Params], pluria: Pluria, tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def run(
     Raises CheckpointError for NaN or Inf, in a member, in the base or in what was merged, ValueError for several rules
     that measure the whole model.
     """
+    members.prepare(len(task.members) * sum(leaf.shape.numel() for leaf in leaves if leaf.name not in skip))
     with _workers(threads) as pool:
         spread = partial(_spread, pool, 2 * threads)
         left = [leaf for leaf in leaves if leaf.name not in skip]

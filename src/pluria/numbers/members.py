@@ -23,7 +23,16 @@ FEWEST = 2**12
 """Elements of a row that are worth a compiled loop."""
 
 LOADED = "pluria.numbers.compiled"
-"""Loading Numba takes as long as torch takes for billions of elements: whoever needs it otherwise loads it first."""
+"""Loading Numba takes as long as torch takes for many elements: it is loaded where it is needed otherwise, or pays."""
+
+LARGE = 2**28
+"""Elements for which loading it pays."""
+
+
+def prepare(count: int) -> None:
+    """Load the loops if they are to go over as many elements as pay for it."""
+    if count >= LARGE:
+        kernel.available(torch.device("cpu"))
 
 
 def serves(rows: Tensor, *dtypes: torch.dtype) -> bool:

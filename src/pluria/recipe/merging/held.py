@@ -26,12 +26,21 @@ from pluria.merge.engine import Leaf
 from pluria.merge.leafwise import leafwise
 from pluria.merge.leaves import leaves_of
 from pluria.merge.linear import linear
+from pluria.numbers.narrow import narrowed
 from pluria.recipe.merging.bench import Bench, check_rows
 from pluria.recipe.merging.cost import Cost, cost_of
 from pluria.recipe.merging.files import checked_options, dtype_of, normalised, rule_of
 from pluria.recipe.merging.manifest import inputs, whole
 from pluria.recipe.merging.spec import Merge
-from pluria.recipe.merging.target import Layout, folder_of, layout_of, refuse_inputs, write_beside, write_manifest
+from pluria.recipe.merging.target import (
+    Layout,
+    folder_of,
+    layout_of,
+    outline_of,
+    refuse_inputs,
+    write_beside,
+    write_manifest,
+)
 from pluria.recipe.method import Method
 from pluria.store.checkpoint import read_checkpoint
 from pluria.store.export import export_members
@@ -94,7 +103,7 @@ def merge_held(
             run = {**about, "rows_sha256": list(map(hashed_rows, rows)), "align": align, "repair": repair}
             made, final = _made(row, merge, bench), whole(merge, sources, run=run)
             if isinstance(made, Ensemble):
-                write_members(made, layout.out, final)
+                write_members(made if merge.dtype is None else _cast(made, leaves), layout.out, final)
             else:
                 _put(merge, final, layout, leaves, _as_stored(made, network, layout))
     return cost
@@ -159,7 +168,7 @@ def _layout(
     if merge.method not in TO_MEMBERS:
         return layout_of(first, leaves, out, shard=shard, overwrite=overwrite)
     folder_of(out, f"{merge.method} gives as many models as it takes", overwrite)
-    return Layout(out, {f"{k}": dict(first.outline) for k in range(len(merge.models))}, None)
+    return Layout(out, {f"{k}": outline_of(first, leaves) for k in range(len(merge.models))}, None)
 
 
 def _cost(leaves: Sequence[Leaf], sources: Sequence[Streamed], layout: Layout) -> Cost:
@@ -187,6 +196,13 @@ def hashed_rows(rows: Batches) -> str:
         for tensor in batch:
             digest.update(raw(tensor.contiguous()))
     return digest.hexdigest()
+
+
+def _cast(made: Ensemble, leaves: Sequence[Leaf]) -> Ensemble:
+    """Members in the dtypes that are written."""
+    kinds = {leaf.name: leaf.dtype for leaf in leaves}
+    each = [{n: narrowed(value, kinds.get(n, value.dtype)) for n, value in params.items()} for params in made]
+    return stack(each).reweight(made.weights)
 
 
 def write_members(ensemble: Ensemble, out: Path, final: Mapping[str, Any]) -> None:

@@ -46,11 +46,7 @@ def layout_of(first: Streamed, leaves: Sequence[Leaf], out: Path, *, shard: int,
 
     Raises PluriaError where `out` cannot be a folder of that kind; FileExistsError for a folder that is not empty.
     """
-    kinds = {leaf.name: leaf.dtype for leaf in leaves}
-    made = {
-        name: torch.empty(value.shape, dtype=kinds.get(first.ties.get(name, name), value.dtype), device="meta")
-        for name, value in first.outline.items()
-    }
+    made = outline_of(first, leaves)
     _refuse(out, overwrite)
     if out.suffix == ".safetensors":
         return Layout(out, {out.name: made}, None)
@@ -62,6 +58,15 @@ def layout_of(first: Streamed, leaves: Sequence[Leaf], out: Path, *, shard: int,
     if shard < 1:
         raise PluriaError(f"a shard has one byte or more; got {shard}")
     return Layout(out, _dealt(origin, made, shard), origin)
+
+
+def outline_of(first: Streamed, leaves: Sequence[Leaf]) -> dict[str, Tensor]:
+    """Tensors without data as they are written: those of `first`, in the dtypes of the leaves."""
+    kinds = {leaf.name: leaf.dtype for leaf in leaves}
+    return {
+        name: torch.empty(value.shape, dtype=kinds.get(first.ties.get(name, name), value.dtype), device="meta")
+        for name, value in first.outline.items()
+    }
 
 
 def _dealt(origin: Path, made: Mapping[str, Tensor], shard: int) -> dict[str, dict[str, Tensor]]:

@@ -1,5 +1,7 @@
 """Loops over members, as compiled and as plain Python: bit for bit what torch's operations give one after the other."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
@@ -114,3 +116,13 @@ def test_only_long_rows_of_known_kinds_are_served() -> None:
 def equal(one: Tensor, other: Tensor) -> bool:
     """Whether all bits are equal, signs of zeros included."""
     return torch.equal(one, other) and torch.equal(one.signbit(), other.signbit())
+
+
+def test_loops_are_loaded_for_many_elements_alone() -> None:
+    code = (
+        "import sys; from pluria.numbers import members\n"
+        "members.prepare(members.LARGE - 1); few = members.LOADED in sys.modules\n"
+        "members.prepare(members.LARGE); print(few, members.LOADED in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -7,6 +7,7 @@ all of them; whatever else a file holds is its own.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -60,7 +61,8 @@ def ratio(what: str, one: list[float], other: list[float], *, bar: float | None 
 def keep(name: str, ratios: list[Ratio], **more: Any) -> Path:
     """Write one benchmark's result, say so, and print its ratios."""
     file = RESULTS / f"{name}.json"
-    command = " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    given = ["PATH" if os.path.isabs(one) else one for one in sys.argv[1:]]  # a place on this machine says nothing
+    command = " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *given])
     content = {"machine": machine(), "command": command, "ratios": [asdict(one) for one in ratios], **more}
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

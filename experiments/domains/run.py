@@ -20,7 +20,6 @@ from statistics import fmean
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from seeds import spread
@@ -30,6 +29,7 @@ from pluria.core.ensemble import Ensemble, single, stack
 from pluria.core.params import Params, params_of
 from pluria.merge import Rule, leafwise, linear, model_stock, task_arithmetic, ties, wise_ft
 from pluria.pool import fit_temperature, mean_probability
+from pluria.predict import gather, predict
 from pluria.score import error, nll
 from pluria.store import read_checkpoint
 from pluria.zoo import Dataset, network, read
@@ -69,7 +69,7 @@ class Judge:
 
     def loss(self, params: Params) -> float:
         """The mean error over the domains' held images."""
-        return fmean(float(error(log_probs(self.model, params, one), one.targets).mean()) for one in self.held)
+        return fmean(float(error(answer(self.model, single(params), one), one.targets).mean()) for one in self.held)
 
     def of(self, each: list[Ensemble]) -> Figures:
         """Of the ensemble that answers in each domain: its mean probability."""
@@ -92,13 +92,8 @@ def change(images: Dataset, how: Mapping[str, float]) -> Dataset:
     return Dataset(**{**vars(made), "inputs": fast})
 
 
-def log_probs(model: nn.Module, params: Params, rows: Dataset) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([functional_call(model, dict(params), x) for x in rows.inputs.split(BATCH)]).log_softmax(-1)
-
-
 def answer(model: nn.Module, ensemble: Ensemble, rows: Dataset) -> Tensor:
-    return mean_probability(torch.stack([log_probs(model, member, rows) for member in ensemble]), ensemble.weights)
+    return mean_probability(gather(predict(model, ensemble, rows.inputs.split(BATCH)))[0], ensemble.weights)
 
 
 def drawn(images: Dataset, count: int, seed: int) -> Dataset:

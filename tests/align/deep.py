@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from predict.networks import draw
 
 
 def deep() -> nn.Sequential:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from align.deep import STATISTICS, batches, deep, differing, draw
+from align.deep import STATISTICS, batches, deep, differing
 from core.laws import same_bits
 from pluria.align import has_batch_norm, refresh
 from pluria.core.ensemble import Ensemble, single, stack
@@ -15,6 +15,7 @@ from pluria.core.params import params_of
 from pluria.predict import gather, predict
 from pluria.sample import gaussian, low_precision, nearest
 from pluria.store import load, save
+from predict.networks import draw
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from align.deep import batches, deep, differing, draw
+from align.deep import batches, deep, differing
 from pluria.align import has_batch_norm, refresh
 from pluria.core.ensemble import single
 from pluria.core.errors import CheckpointError
 from pluria.core.params import params_of
 from pluria.sample import low_precision
+from predict.networks import draw
 
 
 def test_the_users_model_is_untouched() -> None:

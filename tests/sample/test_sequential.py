@@ -15,14 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from core.families import normal
 from pluria.core.coded import Coded
 from pluria.core.ensemble import Ensemble
 from pluria.core.params import params_of
 from pluria.sample import Moments, compensated, gptq, moments
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def chain(*sizes: int, between: bool = False) -> nn.Sequential:

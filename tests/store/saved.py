@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.families import normal
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import FileFormatError
 from pluria.store import load, save
@@ -52,10 +53,6 @@ def rewrite(path: Path, change: Callable[[Any, dict[str, Tensor]], object]) -> N
     change(content, tensors)
     texts["content"] = json.dumps(content)
     write_tensors(path, tensors, {**texts, "digest": _digest(texts["content"], tensors)})
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def network(seed: int = 0) -> dict[str, Tensor]:

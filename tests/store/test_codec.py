@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.families import MAKERS
+from core.families import MAKERS, normal
 from pluria.align import refresh
 from pluria.core.coded import pack_members, pack_planes
 from pluria.core.ensemble import Ensemble, join, single, stack
@@ -16,7 +16,7 @@ from pluria.numbers.key import Key
 from pluria.sample import dropout, gaussian, low_precision, nearest, path, plane
 from pluria.store import load, load_all, save
 from pluria.store.codec import encode
-from store.saved import assert_kept, assert_same, network, normal
+from store.saved import assert_kept, assert_same, network
 
 
 @pytest.mark.parametrize("name", MAKERS)

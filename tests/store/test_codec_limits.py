@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from core.families import normal
 from pluria.core.ensemble import Ensemble
 from pluria.core.errors import FileFormatError
 from pluria.core.family import Affine, Family, Joined, Shared, Stacked
@@ -18,7 +19,7 @@ from pluria.numbers.key import Key
 from pluria.sample import low_precision
 from pluria.store import save
 from pluria.store.codec import DEPTH, HINTS, KINDS, decode, encode
-from store.saved import assert_kept, assert_same, network, normal
+from store.saved import assert_kept, assert_same, network
 
 
 def test_every_kind_has_its_fields_written_down() -> None:

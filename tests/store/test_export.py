@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from core.families import normal
 from pluria.core.ensemble import Ensemble, join, single, stack
 from pluria.core.family import Shared
 from pluria.core.params import params_of
@@ -15,10 +16,6 @@ from pluria.core.rounded import Rounded
 from pluria.sample import gaussian, low_precision, nearest, path
 from pluria.store import export_member, export_members, load, packed, save
 from store.saved import assert_same, bits
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def network(seed: int = 0) -> dict[str, Tensor]:

@@ -43,10 +43,8 @@ def add_adapters(
             value = _fits(held, name, part)
             total = wide.setdefault(memory(value), value.detach().to(torch.float64))
             wide[memory(value)] = total + weight * part.product().view(spread(value.shape, part.right.shape[1]))
-    made = {memory(value): value.detach().clone() for value in held.values() if memory(value) not in wide}
-    made |= {
-        memory(value): narrowed(wide[memory(value)], value.dtype) for value in held.values() if memory(value) in wide
-    }
+    own = {memory(value): value.detach() for value in held.values()}
+    made = {at: narrowed(wide[at], value.dtype) if at in wide else value.clone() for at, value in own.items()}
     return {name: made[memory(value)] for name, value in held.items()}
 
 

@@ -96,10 +96,10 @@ def run(
     Raises CheckpointError for NaN or Inf, in a member, in the base or in what was merged, ValueError for several rules
     that measure the whole model.
     """
-    members.prepare(len(task.members) * sum(leaf.shape.numel() for leaf in leaves if leaf.name not in skip))
+    left = [leaf for leaf in leaves if leaf.name not in skip]
+    members.prepare(len(task.members) * sum(leaf.shape.numel() for leaf in left))
     with _workers(threads) as pool:
         spread = partial(_spread, pool, 2 * threads)
-        left = [leaf for leaf in leaves if leaf.name not in skip]
         whole = [leaf for leaf in leaves if leaf.rule.scope == "model"] if left else []
         if measure_apart(whole):
             raise ValueError("what measures the whole model is one rule: make it once, and give it to all its tensors")

@@ -50,6 +50,7 @@ class Method:
     maker   how a recipe calls a sampler, or a training for the members of a network; for a leafwise merge, the function
             of its options that gives its `Rule`
     runner  how the command line calls a merge that is no rule: (bench, options) -> params, or an ensemble
+    reads   what such a merge reads beside the models: their mixing weights, a base
     """
 
     name: str
@@ -61,6 +62,7 @@ class Method:
     breaks: Mapping[str, str] = field(default_factory=dict)
     maker: str | None = None
     runner: str | None = None
+    reads: tuple[Literal["weights", "base"], ...] = ("weights",)
 
     def load(self) -> Callable[..., Any]:
         """The function itself."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from pluria.align import rebasin
 from pluria.core.ensemble import Ensemble, stack
@@ -53,12 +53,6 @@ from pluria.zoo.dataset import Batches
 
 TO_MEMBERS = ("mix", "zip_trunk")
 """Methods that give as many models as they take, which are written into a folder."""
-
-ALIKE = ("adamerging", "zipit", "zip_trunk", "mix", "merge_experts")
-"""Methods that read no mixing weights; nor does `amortised` with an optimiser."""
-
-FROM_BASE = ("adamerging", "amortised")
-"""Methods that run the network and read a base."""
 
 
 def merge_held(
@@ -103,9 +97,9 @@ def merge_held(
             run = {**about, "rows_sha256": list(map(hashed_rows, rows)), "align": align, "repair": repair}
             made, final = _made(row, merge, bench), whole(merge, sources, run=run)
             if isinstance(made, Ensemble):
-                write_members(made if merge.dtype is None else _cast(made, leaves), layout.out, final)
+                write_members(made if merge.dtype is None else _cast(made, layout.files["0"]), layout.out, final)
             else:
-                _put(merge, final, layout, leaves, _as_stored(made, network, layout))
+                _put(merge, final, layout, _as_stored(made, network, layout))
     return cost
 
 
@@ -116,9 +110,9 @@ def _row(merge: Merge, network: bool, changes: bool) -> Method:
         raise ValueError("a recipe of mergekit runs no network: leave out --model, --data, --align and --repair")
     if row.runner and merge.counters != "first":
         raise ValueError(f"{merge.method} copies counts of batches; leave out --counters")
-    if merge.weights is not None and (row.name in ALIKE or "optimiser" in merge.options):
+    if merge.weights is not None and ("weights" not in row.reads or "optimiser" in merge.options):
         raise ValueError(f"{merge.method} counts all models alike and reads no weights; leave out --weights")
-    if merge.base is not None and row.runner and row.name not in FROM_BASE:
+    if merge.base is not None and row.runner and "base" not in row.reads:
         raise ValueError(f"{merge.method} reads no base; leave out --base")
     if row.maker and not changes:
         raise ValueError(
@@ -198,10 +192,9 @@ def hashed_rows(rows: Batches) -> str:
     return digest.hexdigest()
 
 
-def _cast(made: Ensemble, leaves: Sequence[Leaf]) -> Ensemble:
+def _cast(made: Ensemble, like: Mapping[str, Tensor]) -> Ensemble:
     """Members in the dtypes that are written."""
-    kinds = {leaf.name: leaf.dtype for leaf in leaves}
-    each = [{n: narrowed(value, kinds.get(n, value.dtype)) for n, value in params.items()} for params in made]
+    each = [{n: narrowed(v, like[n].dtype) if n in like else v for n, v in params.items()} for params in made]
     return stack(each).reweight(made.weights)
 
 
@@ -212,16 +205,13 @@ def write_members(ensemble: Ensemble, out: Path, final: Mapping[str, Any]) -> No
         write_manifest(folder, final)
 
 
-def _put(merge: Merge, final: Mapping[str, Any], layout: Layout, leaves: Sequence[Leaf], made: Params) -> None:
+def _put(merge: Merge, final: Mapping[str, Any], layout: Layout, made: Params) -> None:
     """Write what was merged, with where it came from."""
     identity, texts = json.dumps(final, sort_keys=True), layout.texts(final)
-    kinds = {leaf.name: leaf.dtype for leaf in leaves}
     options: dict[str, Any] = {"identity": identity, "folder": layout.origin is not None, "restart": True}
     with receiving(layout.out, layout.files, texts, **options) as receiver:
         for names in layout.files.values():
-            for name in names:
-                receiver.write(
-                    name, 0, made[name].detach().to(kinds.get(name, made[name].dtype)).contiguous().reshape(-1)
-                )
+            for name, like in names.items():
+                receiver.write(name, 0, narrowed(made[name].detach(), like.dtype).contiguous().reshape(-1))
                 receiver.mark(name)
         write_beside(receiver.folder, layout, final, merge.dtype)

@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+# Many tests start processes; each would compile every module anew where no bytecode may be kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test triton check study docs bench clean
 
@@ -16,7 +18,7 @@ test: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@$(MAKE) --no-print-directory triton
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not study" --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not study" --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90
 
 # GPU kernels, run as Python by Triton's interpreter, which is switched on for a whole process. Coverage is kept for `test`.
 triton: $(VENV)/.dev

@@ -1,8 +1,12 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and the options of a run."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import tracing
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -15,6 +19,14 @@ def real_data() -> Path:
     return REAL
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_flushes() -> Iterator[None]:
+    """Files that nobody reads after a power cut do not wait for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--keep", type=Path, metavar="FOLDER", help="keep what each module prints as a text file there")
 
@@ -25,3 +37,5 @@ def pytest_configure(config: pytest.Config) -> None:
         from study.kept import Kept
 
         config.pluginmanager.register(Kept(folder))
+    if config.pluginmanager.hasplugin("_cov"):
+        config.pluginmanager.register(tracing)

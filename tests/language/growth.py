@@ -1,4 +1,4 @@
-"""By how many bytes a fresh process grows while it scores a text: python growth.py streamed | held.
+"""By how many bytes a fresh process grows while it scores a text: python growth.py WORK..., of streamed, held.
 
 Four members, 1,024 tokens, 8,192 words: all their words at once are 134 MB, those of one block of 64 tokens 2 MB.
 """
@@ -63,4 +63,4 @@ def main(what: str) -> int:
 
 
 if __name__ == "__main__":
-    print(main(sys.argv[1]))
+    print(*map(main, sys.argv[1:]))

@@ -100,6 +100,7 @@ def test_bad_input(drawn: tuple[nn.Module, Ensemble, list[Shard]]) -> None:
 
 
 @needs_proc
-def test_ten_thousand_members_never_meet_in_one_memory() -> None:
-    assert growth("predict", "summed") < 15e6
-    assert growth("predict", "gathered") > 90e6, "the measurement sees outputs that are held"
+def test_thousands_of_members_never_meet_in_one_memory() -> None:
+    summed, gathered = growth("predict", "summed", "gathered")
+    assert summed < 6e6
+    assert gathered > 36e6, "the measurement sees outputs that are held"

@@ -28,6 +28,11 @@ def made(figures: dict[str, Any]) -> dict[str, Plot]:
     return {plot.name: plot for plot in plots(figures)}
 
 
+@pytest.fixture(scope="module")
+def made_of_several(several: dict[str, Any]) -> dict[str, Plot]:
+    return {plot.name: plot for plot in plots(several)}
+
+
 def test_all_six_in_order(made: dict[str, Plot]) -> None:
     assert list(made) == ALL
 
@@ -115,17 +120,17 @@ def test_kinds_of_compensated_runs(several: dict[str, Any]) -> None:
     assert found["INT-4 stratified × 2 of narrow + wide"] == "low_precision"
 
 
-def test_networks_that_differ_are_held_against_operations_and_bytes(several: dict[str, Any]) -> None:
-    found = {plot.name: plot for plot in plots(several)}
+def test_networks_that_differ_are_held_against_operations_and_bytes(made_of_several: dict[str, Plot]) -> None:
+    found = made_of_several
     assert found["forwards"].title == "NLL against operations"
     assert "kFLOPs for each row" in _texts(found["forwards"])
     assert "counted in operations" in found["forwards"].caption
     assert "kB in all" in _texts(found["bits"])
 
 
-def test_a_ring_marks_several_networks(figures: dict[str, Any], several: dict[str, Any]) -> None:
-    for given, wanted in ((figures, 0), (several, 1)):
-        for plot in plots(given):
+def test_a_ring_marks_several_networks(made: dict[str, Plot], made_of_several: dict[str, Plot]) -> None:
+    for given, wanted in ((made, 0), (made_of_several, 1)):
+        for plot in given.values():
             rings = [entry for entry in plot.legend if entry.ringed]
             assert len(rings) == (wanted if plot.name in ("bits", "forwards") else 0)
 

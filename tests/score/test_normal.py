@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import scoringrules
 import torch
 
 from pluria.score import crps, gaussian_crps, mixture_crps
@@ -15,7 +14,7 @@ def drawn(k=4, n=25, seed=0):
     return mean, spread.square() + 0.05, torch.randn(n, generator=generator, dtype=torch.float64)
 
 
-def test_scoringrules_agrees():
+def test_scoringrules_agrees(scoringrules):
     mean, variance, y = drawn()
     wanted = scoringrules.crps_normal(y.numpy(), mean[0].numpy(), variance[0].sqrt().numpy())
     torch.testing.assert_close(gaussian_crps(mean[0], variance[0], y), torch.from_numpy(wanted), rtol=1e-12, atol=1e-12)

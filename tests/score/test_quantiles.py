@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-import scoringrules
 import torch
 
 from pluria.score import (
@@ -41,7 +40,7 @@ def slow_interval_score(q, y):
     return [part / 2.5 for part in parts]
 
 
-def test_pinball_equals_scoringrules_and_a_loop():
+def test_pinball_equals_scoringrules_and_a_loop(scoringrules):
     q, y = drawn()
     wanted = scoringrules.quantile_score(y.numpy()[:, None], q.numpy(), LEVELS.numpy()[None])
     torch.testing.assert_close(pinball(q, y, LEVELS), torch.from_numpy(wanted), rtol=1e-12, atol=1e-12)
@@ -50,7 +49,7 @@ def test_pinball_equals_scoringrules_and_a_loop():
     torch.testing.assert_close(pinball(q, y, LEVELS), torch.tensor(slow, dtype=torch.float64))
 
 
-def test_crps_of_quantiles_equals_scoringrules_and_nears_the_law():
+def test_crps_of_quantiles_equals_scoringrules_and_nears_the_law(scoringrules):
     q, y = drawn()
     uneven = torch.tensor([0.05, 0.2, 0.3, 0.75, 0.9], dtype=torch.float64)
     wanted = scoringrules.crps_quantile(y.numpy(), q.numpy(), uneven.numpy())
@@ -80,7 +79,7 @@ def test_the_parts_sum_to_twice_the_mean_pinball_even_where_quantiles_cross(leve
     torch.testing.assert_close(total, 2 * pinball(q, y, levels).mean(-1), rtol=1e-12, atol=1e-12)
 
 
-def test_one_interval_equals_scoringrules():
+def test_one_interval_equals_scoringrules(scoringrules):
     q, y = drawn()
     score = weighted_interval_score(q[:, [0, 4]], y, LEVELS[[0, 4]]).total
     wanted = scoringrules.interval_score(y.numpy(), q[:, 0].numpy(), q[:, 4].numpy(), 0.1)

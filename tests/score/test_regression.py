@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import scoringrules
 import torch
 
 from pluria.score import CRPS, MSE, RMSE, crps, gaussian_nll, squared_error, tally
@@ -48,7 +47,7 @@ def test_crps_equals_the_double_loop(fair):
 
 
 @pytest.mark.parametrize(("fair", "estimator"), [(False, "nrg"), (True, "fair")])
-def test_scoringrules_agrees(fair, estimator):
+def test_scoringrules_agrees(fair, estimator, scoringrules):
     outputs, y, _ = drawn()
     wanted = scoringrules.crps_ensemble(y.numpy(), outputs.T.numpy(), estimator=estimator)
     torch.testing.assert_close(crps(outputs, y, fair=fair), torch.from_numpy(wanted), rtol=1e-12, atol=1e-12)

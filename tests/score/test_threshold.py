@@ -1,7 +1,6 @@
 """Threshold-weighted CRPS: scoringrules, parts that add up, the integral of its definition."""
 
 import pytest
-import scoringrules
 import torch
 
 from pluria.score import crps, threshold_crps
@@ -15,7 +14,7 @@ def drawn(k=6, n=30, seed=0):
 
 @pytest.mark.parametrize(("fair", "estimator"), [(False, "nrg"), (True, "fair")])
 @pytest.mark.parametrize("ends", [(0.5, float("inf")), (float("-inf"), 0.0), (-0.5, 0.7)])
-def test_scoringrules_agrees(fair, estimator, ends):
+def test_scoringrules_agrees(fair, estimator, ends, scoringrules):
     outputs, y = drawn()
     wanted = scoringrules.twcrps_ensemble(y.numpy(), outputs.T.numpy(), a=ends[0], b=ends[1], estimator=estimator)
     found = threshold_crps(outputs, y, lower=ends[0], upper=ends[1], fair=fair)

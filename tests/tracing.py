@@ -24,10 +24,10 @@ OTHERS = ("pluria.wrap.",)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """Import the library while lines are traced, then the tests while they are not."""
-    plugins = session.config.pluginmanager
+    """Of all tests: import the library while lines are traced, then the tests while they are not."""
+    config, plugins = session.config, session.config.pluginmanager
     controller = getattr(plugins.getplugin("_cov"), "cov_controller", None)
-    if controller is None or plugins.hasplugin("dsession"):
+    if controller is None or plugins.hasplugin("dsession") or config.args != config.getini("testpaths"):
         return (yield)
     for module in pkgutil.walk_packages(pluria.__path__, "pluria."):
         if not module.name.startswith(OTHERS):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.torch import save_file
 
 from docs.pages import Block, Command, blocks, commands
@@ -72,9 +73,11 @@ def test_blocks_are_found() -> None:
 
 
 def lay_out(folder: Path) -> None:
-    """The package and recipe of the own-network experiment; an untrained checkpoint and some rows are enough here."""
+    """The own-network experiment: its package, its recipe with few members, an untrained checkpoint and some rows."""
     shutil.copytree(OWN / "my_package", folder / "my_package")
-    shutil.copy(OWN / "recipe.yaml", folder)
+    recipe = yaml.safe_load((OWN / "recipe.yaml").read_text(encoding="utf-8"))
+    arms = [{**arm, "members": 2} for arm in recipe["arms"]]
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "arms": arms, "seeds": [0]}), encoding="utf-8")
     net = importlib.import_module("my_package.net").Net()
     save_file(net.state_dict(), folder / "checkpoint.safetensors")
     generator = np.random.default_rng(0)

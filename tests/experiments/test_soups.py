@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ NAMES = ("measure", "soups", "tasks", "sparse", "tables", "run")
 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """The scripts of the folder as modules, which no other test sees, with one epoch in place of many."""
+    """The scripts of the folder as modules, which no other test sees, with an epoch and few steps in place of many."""
     monkeypatch.syspath_prepend(FOLDER)
     for name in NAMES:
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -34,6 +35,8 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     monkeypatch.setattr(soups, "descend", once)
     monkeypatch.setattr(sparse, "descend", once)
     monkeypatch.setattr(soups, "MEMBERS", 3)
+    for module, name in ((soups, "learned_soup"), (soups, "soft_merge"), (tasks, "adamerging")):
+        monkeypatch.setattr(module, name, partial(getattr(module, name), steps=5))
     monkeypatch.setattr(tasks, "SCALES", (0.3,))
     monkeypatch.setattr(tasks, "HIDDEN", (16,))
     yield SimpleNamespace(soups=soups, tasks=tasks, sparse=sparse, tables=tables)

@@ -7,18 +7,23 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 # Many tests start processes; each would compile every module anew where no bytecode may be kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test triton check study docs bench clean
+.PHONY: demo test browser lint triton study docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pluria demo --out out/demo
 
+# Types and what is installed take one processor each, so they go side by side.
 test: $(VENV)/.dev
+	@$(MAKE) --no-print-directory -j 2 browser lint triton
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not study" --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90
+
+browser:
 	scripts/browser.sh
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@$(MAKE) --no-print-directory triton
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not study" --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90
 
 # GPU kernels, run as Python by Triton's interpreter, which is switched on for a whole process. Coverage is kept for `test`.
 triton: $(VENV)/.dev

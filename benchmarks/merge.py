@@ -16,18 +16,16 @@ cold     files are put out of the page cache before every run: what wall time is
 CPU is user and system time of the whole process, imports included; memory is the peak that is not backed by files. The
 least CPU and the median wall time over the repeats count. Fixed costs are measured beside them: a process that imports
 what a merge needs and ends, and one that also takes the sha256 of three models, which Pluria writes into its manifest.
+`floor` does all but merge: it imports torch, and then hashes and copies side by side.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
+import textwrap
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +40,7 @@ from rich.table import Table
 from benchmarks import sides
 from benchmarks.machine import load_average
 from benchmarks.merge_check import Check, check
+from benchmarks.processes import Run, clear, prepare, run
 from benchmarks.sides import Ratio, ratio
 
 MEMBERS, DENSITY, NOISE = 3, 0.5, 0.0012
@@ -66,22 +65,18 @@ with open(out, "wb", buffering=0) as target:
 """Reads the sources and writes as much as the merged model has, in pieces of a megabyte."""
 
 IMPORTS = "import gc; gc.set_threshold(100_000); import pluria.cli, pluria.recipe.merging.mergekit"
+FLOOR = f"""
+from concurrent.futures import ThreadPoolExecutor
+import pathlib, sys, torch
+from pluria.store.streamed import hashed
+with ThreadPoolExecutor(2) as pool:
+    for path in sys.argv[3:]:
+        pool.submit(hashed, pathlib.Path(path))
+{textwrap.indent(COPY, "    ")}
+"""
+"""What a merge in torch that hashes its sources cannot go below."""
+
 HASHES = "import sys, pathlib, pluria.store.streamed as s; [s.hashed(pathlib.Path(path)) for path in sys.argv[1:]]"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One process: seconds of user, system and wall time, megabytes of anonymous memory at most."""
-
-    user: float
-    system: float
-    wall: float
-    memory: float
-
-    @property
-    def cpu(self) -> float:
-        """Seconds of CPU."""
-        return self.user + self.system
 
 
 @dataclass(frozen=True)
@@ -139,60 +134,17 @@ def recipe(method: str, files: list[Path]) -> Path:
 def commands(method: str, files: list[Path], mergekit: str | None, threads: int) -> dict[str, tuple[list[str], Path]]:
     """Each way's command and what it writes."""
     folder, given = files[0].parent, str(recipe(method, files))
-    out = {way: folder / f"{method}-{way}" for way in ("pluria", "copy", "mergekit")}
-    sources = [str(file) for file in files[0 if method == "ties" else 1 :]]
+    out = {way: folder / f"{method}-{way}" for way in ("pluria", "copy", "floor", "mergekit")}
+    read = [str(files[0].stat().st_size), *map(str, files[0 if method == "ties" else 1 :])]
     ours = out["pluria"].with_suffix(".safetensors")
     made = {
-        "copy": ([sys.executable, "-c", COPY, str(out["copy"]), str(files[0].stat().st_size), *sources], out["copy"]),
+        "copy": ([sys.executable, "-c", COPY, str(out["copy"]), *read], out["copy"]),
+        "floor": ([sys.executable, "-c", FLOOR, str(out["floor"]), *read], out["floor"]),
         "pluria": ([*PLURIA, given, "--out", str(ours), "--threads", str(threads), "--restart"], ours),
     }
     if mergekit is not None:
         made["mergekit"] = ([mergekit, given, str(out["mergekit"])], out["mergekit"])
     return made
-
-
-def prepare(files: list[Path], state: str) -> None:
-    """Put files out of the page cache, as far as they are on the disk, or into it."""
-    os.sync()
-    for file in files:
-        with open(file, "rb", buffering=0) as handle:
-            if state == "cold":
-                os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            else:
-                while handle.read(2**24):
-                    pass
-
-
-def run(command: list[str], log: Path) -> Run:
-    """Run a command to its end and look at what it took."""
-    begin = time.perf_counter()
-    env = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    with open(log, "wb") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=env)
-        peak = [0.0]
-        watcher = threading.Thread(target=watch, args=(process.pid, peak))
-        watcher.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        watcher.join()
-    if process.returncode:
-        raise RuntimeError(f"{command} failed:\n{log.read_text()}")
-    return Run(usage.ru_utime, usage.ru_stime, wall, peak[0])
-
-
-def watch(pid: int, peak: list[float]) -> None:
-    """Keep the largest anonymous memory of a process in MB, until it is gone."""
-    while True:
-        try:
-            status = Path(f"/proc/{pid}/status").read_text()
-        except OSError:
-            return
-        found = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")]
-        if not found:
-            return
-        peak[0] = max(peak[0], int(found[0]) / 1e3)
-        time.sleep(0.01)
 
 
 def measure(
@@ -233,23 +185,20 @@ def summary(method: str, way: str, state: str, runs: list[Run]) -> Row:
     return Row(method, way, state, least, median, max(r.memory for r in runs), runs)
 
 
-def clear(out: Path) -> None:
-    shutil.rmtree(out, ignore_errors=True) if out.is_dir() else out.unlink(missing_ok=True)
-
-
 def ratios(method: str, rows: list[Row], fixed: list[Row]) -> list[Ratio]:
     """Pluria over the others, run by run; CPU also beyond what each needs for importing alone."""
-    by = {(row.way, row.files): row.runs for row in rows}
-    ours, copies = by["pluria", "cold"], by["copy", "cold"]
-    found = [ratio(f"{method}: wall, cold files / of a copy", each(ours, "wall"), each(copies, "wall"), bar=WALL)]
+    by, wall = {(row.way, row.files): row.runs for row in rows}, "wall, cold files / of a copy"
+    ours, copies, floor = (each(by[way, "cold"], "wall") for way in ("pluria", "copy", "floor"))
+    found = [ratio(f"{method}: {wall}", ours, copies, bar=WALL), ratio(f"{method}, floor: {wall}", floor, copies)]
     if ("mergekit", "cached") in by:
         ways, base = ("pluria", "mergekit"), {row.way: row.cpu for row in fixed}
-        cpu, wall, memory = ([each(by[way, "cached"], what) for way in ways] for what in ("cpu", "wall", "memory"))
+        cpu, clock, memory = ([each(by[way, "cached"], what) for way in ways] for what in ("cpu", "wall", "memory"))
         beyond = [[one - base[f"imports, {way}"] for one in own] for way, own in zip(ways, cpu, strict=True)]
         found += [
             ratio(f"{method}: CPU / mergekit's", *cpu, bar=CPU[method]),
+            ratio(f"{method}, floor: CPU / mergekit's", each(by["floor", "cached"], "cpu"), cpu[1]),
             ratio(f"{method}: CPU beyond imports / mergekit's", *beyond),
-            ratio(f"{method}: wall, cached files / mergekit's", *wall),
+            ratio(f"{method}: wall, cached files / mergekit's", *clock),
             ratio(f"{method}: memory / mergekit's", *memory, bar=MEMORY),
         ]
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ import pluria
 from pluria.core.ensemble import Ensemble, stack
 from pluria.core.errors import CheckpointError
 from pluria.core.params import Params
-from pluria.merge import Pass, Piece, Rule, breadcrumbs, dare, leafwise, linear, sce, task_arithmetic, ties
-from pluria.merge.engine import Leaf, longest
+from pluria.merge import Pass, Piece, Rule, breadcrumbs, dare, leafwise, linear, pieces, sce, task_arithmetic, ties
+from pluria.merge.pieces import Leaf, longest
 from pluria.numbers import compiled, kernel, members
 
 
@@ -46,12 +47,33 @@ def equal(one: Params, other: Params) -> bool:
 def test_threads_and_chunks_change_no_bit(
     scope: str, pieces: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pluria.merge.engine.BLOCK", 1000)
+    monkeypatch.setattr("pluria.merge.pieces.BLOCK", 1000)
     ensemble = stack([params(seed, dtype) for seed in range(3)])
     made = leafwise(ensemble, by_length(scope, pieces))
     assert equal(made, leafwise(ensemble, by_length(scope, pieces), threads=3, chunk=7))
     assert equal(made, leafwise(ensemble, by_length(scope, pieces), threads=2, chunk=1))
     assert not equal(made, leafwise(ensemble, linear()))
+
+
+@pytest.mark.parametrize(("room", "reads"), [(2**26, 1), (0, 4)])
+def test_a_tensor_that_fits_is_read_once_for_all_passes(room: int, reads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three passes and the merge itself; where it does not fit, each reads anew, to the same bits."""
+    ensemble, base = stack([params(seed, torch.bfloat16) for seed in range(3)]), params(7, torch.bfloat16)
+    rule = ties(density=0.3, spec="mergekit")
+    wanted = leafwise(ensemble, rule, base=base)
+    places: list[int] = []
+    fill = pieces._fill
+
+    def counted(source: pieces.Source, span: pieces.Span, row: Tensor) -> None:
+        if span.leaf.name == "big":
+            places.append(span.start)
+        fill(source, span, row)
+
+    monkeypatch.setattr(pieces, "_fill", counted)
+    monkeypatch.setattr("pluria.merge.engine.HELD", room)
+    assert equal(leafwise(ensemble, rule, base=base, threads=2), wanted)
+    assert len(set(places)) > 2
+    assert set(Counter(places).values()) == {4 * reads}
 
 
 RULES = {
@@ -81,7 +103,7 @@ def test_compiled_loops_change_no_bit(name: str, dtype: torch.dtype, monkeypatch
 
 
 def test_pieces_cover_a_tensor_once_in_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pluria.merge.engine.BLOCK", 2500)
+    monkeypatch.setattr("pluria.merge.pieces.BLOCK", 2500)
     seen: dict[str, list[tuple[int, int, int]]] = {}
 
     def note(piece: Piece, _: Any) -> Tensor:
@@ -130,7 +152,7 @@ def test_passes_see_what_came_before_and_may_be_left_out() -> None:
 
 
 def test_stacked_statistics_have_a_row_for_each_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pluria.merge.engine.BLOCK", 10)
+    monkeypatch.setattr("pluria.merge.pieces.BLOCK", 10)
     rule = Rule(
         lambda piece, rows: piece.values[0] * 0 + rows[piece.number],
         (Pass(lambda piece, _: piece.values[0].max(), lambda rows, _: rows, stacked=True),),

@@ -44,7 +44,7 @@ KINDS = {
 @pytest.fixture(params=[64, 2**17])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Small pieces, so that thresholds lie across many of them."""
-    monkeypatch.setattr("pluria.merge.engine.BLOCK", request.param)
+    monkeypatch.setattr("pluria.merge.pieces.BLOCK", request.param)
     return int(request.param)
 
 
@@ -62,7 +62,7 @@ def test_exactly_the_largest_are_taken(kind: str, count: int, dtype: torch.dtype
 @given(st.lists(st.floats(-4, 4, width=16), min_size=1, max_size=40), st.integers(0, 41))
 def test_short_tensors(values: list[float], count: int) -> None:
     held = torch.tensor(values, dtype=torch.float64)
-    with patch("pluria.merge.engine.BLOCK", 3):
+    with patch("pluria.merge.pieces.BLOCK", 3):
         assert torch.equal(selected(held, count), reference(held, count))
 
 
@@ -97,7 +97,7 @@ def test_over_the_whole_model() -> None:
         largest(lambda piece: piece.values, lambda total: torch.tensor([[total // 3]])),
         scope="model",
     )
-    with patch("pluria.merge.engine.BLOCK", 16):
+    with patch("pluria.merge.pieces.BLOCK", 16):
         made = leafwise(stack([held]), rule)
     together = torch.cat([made[name] for name in ("a", "b", "c")]).bool()
     assert torch.equal(together, reference(torch.cat([held[name] for name in ("a", "b", "c")]), 70))

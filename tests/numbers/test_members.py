@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pluria.numbers import compiled_members, compiled_radix, members, radix
+from pluria.numbers import compiled_elect, compiled_members, compiled_radix, members, radix
+from pluria.numbers.members import Differences
 
 LENGTH = 4101
 KINDS = [torch.bfloat16, torch.float16, torch.float32]
@@ -23,6 +24,7 @@ def loops(
     if request.param == "interpreted":
         for front, back in ((members, compiled_members), (radix, compiled_radix)):
             monkeypatch.setattr(front, "_loops", partial(as_python, back))
+        monkeypatch.setattr(members, "_passes", partial(as_python, compiled_elect))
 
 
 def rows(count: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -57,7 +59,7 @@ def test_what_is_small_becomes_zero(dtype: torch.dtype) -> None:
     high, cut = low + torch.tensor([2, 1, 1]) * 2**16, torch.tensor([0, LENGTH, 17])
     least = torch.where(torch.arange(LENGTH) < cut[:, None], low[:, None], high[:, None])
     wanted = torch.where(radix.patterns(held) >= least, held, 0.0)
-    members.keep(held, low, high, cut)
+    members.keep(held, (low, high, cut))
     assert equal(held, wanted)
     assert 0 < int((held != 0).sum()) < held.numel()
 
@@ -77,6 +79,40 @@ def test_means_of_those_with_the_sign_of_the_votes(tie: float, taken: list[float
         total += own * factor
     assert bool((votes == 0).any())
     assert equal(members.elected(held, votes, taken, mass, tie), total / count.clamp(min=1e-30) * sign)
+
+
+@pytest.mark.parametrize("dtype", KINDS[:2])
+@pytest.mark.parametrize("tie", [1.0, -1.0])
+@pytest.mark.parametrize("voices", [[1.0, 1.0, 1.0], [0.2, 0.0, 0.8]])
+def test_signs_elected_in_one_pass_are_those_of_one_step_after_the_other(
+    voices: list[float], tie: float, dtype: torch.dtype
+) -> None:
+    held, taken, mass = rows(4, dtype), [0.2, 0.3, 0.5], [0.5, 1.5, 0.25]
+    low = radix.patterns(torch.tensor([0.5, 0.5, 1.0])).long()
+    bounds = low, low + torch.tensor([2, 1, 1]) * 2**16, torch.tensor([0, 2**62, 1500])
+    deltas = members.differences(held)
+    members.keep(deltas, bounds)
+    votes = members.weighted_sum(deltas, voices)
+    wanted = members.elected(deltas, votes, taken, mass, tie).mul(0.7) + held[3].float()
+    found = members.mean_of_elected(Differences(held), bounds, voices, taken, mass, tie, 0.7)
+    assert equal(found, wanted)
+    assert bool((votes == 0).any())
+    assert members.sum_of_signs(Differences(held), bounds, voices) == int(votes.sign().sum()) != 0
+
+
+@pytest.mark.parametrize("dtype", KINDS[:2])
+@pytest.mark.parametrize(("shift", "bits"), [(16, 15), (8, 8), (0, 16), (13, 0)])
+def test_histograms_of_differences(shift: int, bits: int, dtype: torch.dtype) -> None:
+    held = rows(4, dtype)
+    wide, apart = members.differences(held), Differences(held)
+    prefix = torch.zeros(1, 3, dtype=torch.int64)
+    if shift + bits < 31:
+        prefix = radix.patterns(wide[:, 90:91]).T.long() >> shift + bits
+    found = radix.histogram(apart, prefix, shift, bits)
+    assert torch.equal(found, radix.histogram(wide, prefix, shift, bits))
+    assert int(found.sum()) > 0
+    assert apart.shape == wide.shape
+    assert all(equal(apart[row], wide[row]) for row in range(len(apart)))
 
 
 @pytest.mark.parametrize("dtype", KINDS[:2])

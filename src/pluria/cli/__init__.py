@@ -5,6 +5,7 @@ Exit codes: 0 success, 2 a mistake the user can mend, 1 a bug of ours, 130 inter
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import sys
@@ -45,8 +46,10 @@ for module in (runs, searching, ensembles, merging, checking, language, generate
 
 def main() -> None:
     """Run the command line; a mistake of the user's ends in one message and exit code 2."""
-    # Importing torch makes a million objects, which would be looked through again and again: a fifth of its time.
+    # Importing torch makes a million objects, which would be looked through again and again, a fifth of its time; and
+    # once more at the end, which takes a second.
     gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
     try:
         app(prog_name="pluria")
     except PluriaError as error:

@@ -74,7 +74,7 @@ def _agreeing(member: int, density: float) -> Rule:
 
     return Rule(
         combine,
-        largest(lambda piece: piece.deltas, partial(kept_of, density)),
+        largest(lambda piece: piece.ranked, partial(kept_of, density)),
         needs_base=True,
         scope="model",
         between=False,

@@ -46,4 +46,4 @@ def breadcrumbs(
         outliers, above = found.mask(piece, deltas)
         return piece.origin + summed(piece, deltas.mul_(above & ~outliers), scale, elect=elect, divided=divided)
 
-    return Rule(combine, largest(lambda piece: piece.deltas, counts), needs_base=True, members=members, between=False)
+    return Rule(combine, largest(lambda piece: piece.ranked, counts), needs_base=True, members=members, between=False)

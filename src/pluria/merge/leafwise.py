@@ -15,8 +15,9 @@ from torch import Tensor
 from pluria.core.ensemble import Ensemble
 from pluria.core.family import Family, Shared, Stacked, block
 from pluria.core.params import Params
-from pluria.merge.engine import CHUNK, Task, run
+from pluria.merge.engine import CHUNK, run
 from pluria.merge.leaves import Counters, leaves_of, whole_numbers
+from pluria.merge.pieces import Task
 from pluria.merge.rule import Rules
 
 

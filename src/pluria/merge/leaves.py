@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pluria.core.errors import CheckpointError
 from pluria.core.params import listed
-from pluria.merge.engine import Leaf, Source
 from pluria.merge.linear import linear
+from pluria.merge.pieces import Leaf, Source
 from pluria.merge.rule import Named, Rule, Rules
 from pluria.numbers.members import SIXTEEN
 

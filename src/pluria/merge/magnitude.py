@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,12 +20,16 @@ from torch import Tensor
 
 from pluria.merge.rule import Pass, Piece
 from pluria.numbers import members
+from pluria.numbers.members import Bounds, Differences
 from pluria.numbers.radix import BITS, histogram, patterns
 
 LEVELS = {31: (15, 16), 63: (16, 16, 16, 15)}
 """Bits that each histogram tells apart, by the width of the patterns; the first one's size says which it is."""
 
-Values = Callable[[Piece], Tensor]
+EVERYWHERE = 2**62
+"""An index behind every element."""
+
+Values = Callable[[Piece], Tensor | Differences]
 """What is ranked: `[R, n]` float32 or float64."""
 
 Counts = Callable[[int], Tensor]
@@ -35,6 +40,7 @@ Counts = Callable[[int], Tensor]
 class Largest:
     """The largest magnitudes of each row, found so far.
 
+    width    bits of a pattern
     prefix   int64 `[J, R]`, upper bits of the smallest magnitude that is taken
     shift    how many bits are below
     left     int64 `[J, R]`, how many of those that share the prefix are taken; the larger ones all are
@@ -43,6 +49,7 @@ class Largest:
     ties     int64 `[pieces, J, R]`: how many of a piece share it, and of those are taken; None where all are, or none
     """
 
+    width: int
     prefix: Tensor
     shift: int
     left: Tensor
@@ -68,25 +75,46 @@ class Largest:
     def trimmed(self, piece: Piece, values: Tensor) -> Tensor:
         """`[R, n]`: `values` where the first selection takes them, else zero; their memory is used."""
         if members.serves(values, torch.float32, torch.float64):
-            members.keep(values, *(bound[0] for bound in self._bounds(piece, values)))
+            members.keep(values, self.bounds(piece, values))
             return values
         return values.masked_fill_(~self.mask(piece, values)[0], 0.0)
 
-    def _bounds(self, piece: Piece, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def bounds(self, piece: Piece, values: Tensor | Differences) -> Bounds:
+        """What the first selection takes of a piece, int64 `[R]` each."""
+        low, high, cut = self._bounds(piece, values)
+        return low[0], high[0], cut[0]
+
+    def _bounds(self, piece: Piece, values: Tensor | Differences) -> Bounds:
         """int64 `[J, R]` each: patterns from `low` on are taken before the index `cut`, from `high` on behind it."""
-        shared, left = self._here(piece)
-        top = torch.iinfo(torch.int32 if values.dtype == torch.float32 else torch.int64).max
-        cut = torch.where(left < shared, 0, values.shape[1])
-        for j, r in ((left > 0) & (left < shared)).nonzero().tolist():
-            cut[j, r] = (patterns(values[r]) >> self.shift == self.prefix[j, r]).nonzero()[int(left[j, r]) - 1, 0] + 1
-        low, high = (((self.prefix + more) << self.shift).clamp(max=top) for more in (0, 1))
+        (low, high), (cuts, split) = self._limits, self._cuts
+        place = piece.number if len(cuts) > 1 else 0
+        cut = cuts[place]
+        if place in split:
+            cut, left = cut.clone(), self._left[place]
+            for j, r in split[place]:
+                same = patterns(values[r]) >> self.shift == self.prefix[j, r]
+                cut[j, r] = same.nonzero()[int(left[j, r]) - 1, 0] + 1
         return low, high, cut
 
-    def _here(self, piece: Piece) -> tuple[Tensor, Tensor]:
-        """How many of a piece share the prefix, and how many of them are taken, `[J, R]` each."""
-        if self.ties is None or self.room is None:
-            return self.shared, self.left
-        return self.ties[piece.number], self.room[piece.number]
+    @cached_property
+    def _limits(self) -> tuple[Tensor, Tensor]:
+        """The smallest pattern with the prefix, and the smallest above them, `[J, R]` each; the greatest is kept."""
+        low, high = (((self.prefix + more) << self.shift).clamp(max=2**self.width - 1) for more in (0, 1))
+        return low, high
+
+    @property
+    def _left(self) -> Tensor:
+        """How many of those that share the prefix are taken, `[pieces, J, R]`, or `[1, J, R]` if it is all or none."""
+        return self.left[None] if self.room is None else self.room
+
+    @cached_property
+    def _cuts(self) -> tuple[Tensor, dict[int, list[list[int]]]]:
+        """Where they end, as far as that is at an end; and in which pieces, selections and rows it lies between."""
+        shared, left = self.shared[None] if self.ties is None else self.ties, self._left
+        split: dict[int, list[list[int]]] = {}
+        for place, j, r in ((left > 0) & (left < shared)).nonzero().tolist():
+            split.setdefault(place, []).append([j, r])
+        return torch.where(left < shared, 0, EVERYWHERE), split
 
 
 def largest(values: Values, counts: Counts, *, nonzero: bool = False) -> tuple[Pass, ...]:
@@ -107,7 +135,7 @@ def largest(values: Values, counts: Counts, *, nonzero: bool = False) -> tuple[P
         number = int(total[0, 0, int(nonzero) :].sum())
         wanted = counts(number).clamp(0, number)
         wide = total.expand(len(wanted), -1, -1)
-        start = Largest(torch.zeros_like(wide[..., 0]), width, wanted.expand(wide.shape[:2]), wide.sum(-1))
+        start = Largest(width, torch.zeros_like(wide[..., 0]), width, wanted.expand(wide.shape[:2]), wide.sum(-1))
         return _narrowed(wide, start)
 
     def level(piece: Piece, found: Largest, known: Tensor | None) -> Tensor:
@@ -130,7 +158,7 @@ def _narrowed(counted: Tensor, found: Largest) -> Largest:
     own = counted.flip(-1).gather(-1, place)
     left = found.left - (above.gather(-1, place) - own)[..., 0]
     prefix = found.prefix * bins + (bins - 1 - place[..., 0])
-    return Largest(prefix, found.shift - (bins.bit_length() - 1), left, own[..., 0])
+    return Largest(found.width, prefix, found.shift - (bins.bit_length() - 1), left, own[..., 0])
 
 
 def _shared_out(ties: Tensor, found: Largest) -> Largest:

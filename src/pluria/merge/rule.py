@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pluria.numbers import members
+from pluria.numbers.members import Differences
 
 BLOCK = 2**17
 """Elements of a piece. What is measured in floats is added in pieces, so that this number is part of every result."""
@@ -75,9 +76,18 @@ class Piece:
     @property
     def deltas(self) -> Tensor:
         """Task vectors `[K, n]`: values minus base, in memory of their own."""
-        if len(self.rows) > len(self.weights) and members.serves(self.rows, *members.SIXTEEN):
-            return members.differences(self.rows)
-        return self.values - self.origin
+        return self.values - self.origin if self.apart is None else members.differences(self.rows)
+
+    @cached_property
+    def apart(self) -> Differences | None:
+        """The same as they are stored, where loops take them so."""
+        with_base = len(self.rows) > len(self.weights)
+        return Differences(self.rows) if with_base and members.serves(self.rows, *members.SIXTEEN) else None
+
+    @property
+    def ranked(self) -> Tensor | Differences:
+        """Task vectors for who only looks at them."""
+        return self.deltas if self.apart is None else self.apart
 
 
 def row_length(shape: torch.Size) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from pluria.core.reduce import weighted_sum
 from pluria.core.weights import common
 from pluria.numbers import members
+from pluria.numbers.members import Bounds, Differences
 
 
 def elected(
@@ -28,9 +29,7 @@ def elected(
 
     The arithmetic is in the dtype of `deltas`, member after member.
     """
-    present = (weights > 0).double()
-    shares = (common(weights)[0] if divided else weights).tolist()
-    taken_by, mass = (present.tolist(), (present.sum() * weights).tolist()) if by_count else (shares, shares)
+    taken_by, mass = _shares(weights, by_count, divided)
     if divided and votes.dtype == torch.float32 and members.serves(deltas, torch.float32):
         return members.elected(deltas, votes, taken_by, mass, tie)
     sign = torch.ones_like(votes).copysign_(votes).to(deltas.dtype)
@@ -47,6 +46,29 @@ def elected(
     return total.mul_(sign)
 
 
+def moved(
+    apart: Differences, kept: Bounds, weights: Tensor, voices: Tensor, *, tie: float, by_count: bool, scale: float
+) -> Tensor:
+    """The base plus `scale` times what is `elected` by the `ballot` of task vectors that were kept: in one pass."""
+    return members.mean_of_elected(apart, kept, _voices(voices), *_shares(weights, by_count, True), tie, scale)
+
+
+def majority(apart: Differences, kept: Bounds, voices: Tensor) -> int:
+    """At how many places the `ballot` of task vectors that were kept is above zero, less those where it is below."""
+    return members.sum_of_signs(apart, kept, _voices(voices))
+
+
 def ballot(deltas: Tensor, voices: Tensor) -> Tensor:
     """The sum of votes `[n]`: of task vectors `[K, n]`, each times its voice `[K]`."""
     return weighted_sum(deltas, common(voices)[0], dtype=deltas.dtype)
+
+
+def _voices(voices: Tensor) -> list[float]:
+    return common(voices)[0].tolist()
+
+
+def _shares(weights: Tensor, by_count: bool, divided: bool) -> tuple[list[float], list[float]]:
+    """What each member counts for below the line, and above it."""
+    present = (weights > 0).double()
+    shares = (common(weights)[0] if divided else weights).tolist()
+    return (present.tolist(), (present.sum() * weights).tolist()) if by_count else (shares, shares)

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from pluria.merge.magnitude import Largest, largest
 from pluria.merge.rule import Pass, Piece, Rule
-from pluria.merge.signs import ballot, elected
+from pluria.merge.signs import ballot, elected, majority, moved
+from pluria.numbers.members import Bounds, Differences
 
 Spec = Literal["paper", "mergekit", "peft", "sd-mecha"]
 SPECS = ("paper", "mergekit", "peft", "sd-mecha")
@@ -62,13 +63,16 @@ def ties(*, density: Density = 0.2, spec: Spec = "paper", scale: float = 1.0, di
     if spec not in SPECS:
         raise ValueError(f"spec is one of {', '.join(map(repr, SPECS))}; got {spec!r}")
     whole = spec == "paper"
-    passes = largest(lambda piece: piece.deltas, partial(kept_of, kept)) if float(kept.min()) < 1 else ()
+    passes = largest(lambda piece: piece.ranked, partial(kept_of, kept)) if float(kept.min()) < 1 else ()
     majority = (Pass(partial(_signs, spec), _majority),) if whole else ()
 
     def combine(piece: Piece, found: Any) -> Tensor:
-        trim = found if whole else Trim(found)
+        trim, by_count = found if whole else Trim(found), spec == "peft"
+        if piece.apart is not None and divided and spec != "sd-mecha":
+            bounds, voices = _bounds(piece, piece.apart, trim.kept), _voices(spec, piece)
+            return moved(piece.apart, bounds, piece.weights, voices, tie=trim.tie, by_count=by_count, scale=scale)
         deltas = _trimmed(piece, trim.kept)
-        votes, by_count = _votes(spec, piece, deltas), spec == "peft"
+        votes = _votes(spec, piece, deltas)
         merged = elected(deltas, piece.weights, votes, tie=trim.tie, by_count=by_count, divided=divided)
         return merged.mul_(scale).add_(piece.origin)
 
@@ -110,14 +114,23 @@ def _trimmed(piece: Piece, kept: Largest | None) -> Tensor:
     return deltas if kept is None else kept.trimmed(piece, deltas)
 
 
+def _bounds(piece: Piece, apart: Differences, kept: Largest | None) -> Bounds:
+    """What stays of a piece; all of it without a selection."""
+    none = torch.zeros(len(apart), dtype=torch.int64)
+    return (none, none, none) if kept is None else kept.bounds(piece, apart)
+
+
+def _voices(spec: Spec, piece: Piece) -> Tensor:
+    return piece.weights if spec in ("paper", "mergekit") else (piece.weights > 0).double()
+
+
 def _votes(spec: Spec, piece: Piece, deltas: Tensor) -> Tensor:
-    alike = (piece.weights > 0).double()
-    if spec == "sd-mecha":
-        return ballot(deltas.sign(), alike)
-    return ballot(deltas, alike if spec == "peft" else piece.weights)
+    return ballot(deltas.sign() if spec == "sd-mecha" else deltas, _voices(spec, piece))
 
 
 def _signs(spec: Spec, piece: Piece, kept: Largest | None) -> Tensor:
+    if piece.apart is not None:
+        return torch.tensor(majority(piece.apart, _bounds(piece, piece.apart, kept), _voices(spec, piece)))
     return _votes(spec, piece, _trimmed(piece, kept)).sign().sum(dtype=torch.float64).to(torch.int64)
 
 

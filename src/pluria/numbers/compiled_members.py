@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pluria.numbers.compiled import ZERO, fill
 from pluria.numbers.compiled_by import compiled
-from pluria.numbers.compiled_storage import Array, Patterns, widen
+from pluria.numbers.compiled_storage import Array, Patterns, apart, widen
 
 PART = 2048
 """Elements of a part."""
@@ -77,16 +77,10 @@ def add(total: Array, values: Array, weight: np.float32) -> None:
 @compiled
 def subtract(out: Array, rows: Patterns, half: bool) -> None:
     """Rows `[K, n]` less the row behind them, of 16 bits each, in float32."""
-    wide = np.empty(PART, np.float32)
     for start in range(0, out.shape[1], PART):
         base = rows[out.shape[0]][start : start + PART]
-        origin = wide[: base.size]
-        widen(origin, base, half)
         for k in range(out.shape[0]):
-            values = out[k][start : start + PART]
-            widen(values, rows[k][start : start + PART], half)
-            for i in range(values.size):
-                values[i] -= origin[i]
+            apart(out[k][start : start + PART], rows[k][start : start + PART], base, half)
 
 
 @compiled

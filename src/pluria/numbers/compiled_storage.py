@@ -21,17 +21,38 @@ MAGNITUDE, EXPONENT, NAN16 = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), np.ui
 @compiled
 def widen(values: Array, source: Patterns, half: bool) -> None:
     """float32 values of the bit patterns (uint16) of bfloat16 or, if `half`, of float16."""
-    bits = values.view(np.uint32)
     if half:
         for i in range(source.size):
-            x = np.uint32(source[i])
-            infinite = EXPONENT if (x & INFINITE16) == INFINITE16 else NONE
-            bits[i] = ((x & SIGN16) << SIXTEEN) | ((x & MAGNITUDE16) << THIRTEEN) | infinite
-        for i in range(source.size):
-            values[i] *= REBIAS
+            values[i] = of_half(source[i])
     else:
         for i in range(source.size):
-            bits[i] = np.uint32(source[i]) << SIXTEEN
+            values[i] = of_bfloat(source[i])
+
+
+@compiled
+def apart(values: Array, source: Patterns, base: Patterns, half: bool) -> None:
+    """float32 differences of such patterns from those of a base."""
+    if half:
+        for i in range(values.size):
+            values[i] = of_half(source[i]) - of_half(base[i])
+    else:
+        for i in range(values.size):
+            values[i] = of_bfloat(source[i]) - of_bfloat(base[i])
+
+
+@compiled
+def of_bfloat(pattern: np.uint16) -> np.float32:
+    """The value of a pattern of bfloat16."""
+    return np.uint32(np.uint32(pattern) << SIXTEEN).view(np.float32)
+
+
+@compiled
+def of_half(pattern: np.uint16) -> np.float32:
+    """The value of a pattern of float16."""
+    x = np.uint32(pattern)
+    infinite = EXPONENT if (x & INFINITE16) == INFINITE16 else NONE
+    bits = ((x & SIGN16) << SIXTEEN) | ((x & MAGNITUDE16) << THIRTEEN) | infinite
+    return np.uint32(bits).view(np.float32) * REBIAS
 
 
 @compiled

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +51,41 @@ def serves(rows: Tensor, *dtypes: torch.dtype) -> bool:
     )
 
 
+Bounds = tuple[Tensor, Tensor, Tensor]
+"""int64 `[R]` each: patterns of row r from `low[r]` on stay before the index `cut[r]`, from `high[r]` on behind it."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """float32 `[K, n]`: rows `[K + 1, n]` of 16 bits, each less the last. Loops take the rows as they are stored."""
+
+    rows: Tensor
+
+    dtype = torch.float32
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of what they are as one tensor."""
+        return torch.Size((len(self.rows) - 1, self.rows.shape[1]))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.rows.device
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.uint16], NDArray[np.uint16], bool]:
+        """Patterns `[K, n]` and `[n]`, and whether they are float16."""
+        held = _patterns(self.rows)
+        return held[:-1], held[-1], self.rows.dtype == torch.float16
+
+    def __len__(self) -> int:
+        return len(self.rows) - 1
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self.rows[row].float() - self.rows[-1].float()
+
+
 def weighted_sum(rows: Tensor, weights: Sequence[float]) -> Tensor:
     """sum_k w_k x_k, float32 `[n]`, of rows `[K, n]` of 16 bits or float32; a row of weight zero is not read."""
     out = torch.empty(rows.shape[1])
@@ -69,16 +106,13 @@ def differences(rows: Tensor) -> Tensor:
     return out
 
 
-def keep(values: Tensor, low: Tensor, high: Tensor, cut: Tensor) -> None:
-    """Make zero, in place, what is too small: in row r, patterns of |x| below `low[r]` before the index `cut[r]`,
-    and below `high[r]` from there on.
-
-    values   `[R, n]` float32 or float64; low, high, cut   int64 `[R]`
-    """
+def keep(values: Tensor, bounds: Bounds) -> None:
+    """Make zero, in place, what is too small in `values` `[R, n]`, float32 or float64."""
     word = np.dtype(np.uint32 if values.dtype == torch.float32 else np.uint64)
     top = word.type(2 ** (8 * word.itemsize - 1) - 1)
-    bounds = low.numpy().astype(word), high.numpy().astype(word), cut.contiguous().numpy()
-    _loops().keep(values.numpy().view(word), top, word.type(0), *bounds)
+    low, high, cut = bounds
+    given = low.numpy().astype(word), high.numpy().astype(word), cut.contiguous().numpy()
+    _loops().keep(values.numpy().view(word), top, word.type(0), *given)
 
 
 def elected(rows: Tensor, votes: Tensor, taken: Sequence[float], mass: Sequence[float], tie: float) -> Tensor:
@@ -87,6 +121,36 @@ def elected(rows: Tensor, votes: Tensor, taken: Sequence[float], mass: Sequence[
     given = np.array(taken, np.float32), np.array(mass, np.float32), np.float32(tie)
     _loops().elect(out.numpy(), rows.numpy(), votes.numpy(), *given)
     return out
+
+
+def mean_of_elected(
+    apart: Differences,
+    bounds: Bounds,
+    voices: Sequence[float],
+    taken: Sequence[float],
+    mass: Sequence[float],
+    tie: float,
+    scale: float,
+) -> Tensor:
+    """The base plus `scale` times what `elected` gives for differences that `keep` has kept, float32 `[n]`.
+
+    The votes are the sum of what is kept, each row times its voice.
+    """
+    out = torch.empty(apart.shape[1])
+    given = (np.array(each, np.float32) for each in (voices, taken, mass))
+    _passes().mean_of_elected(out.numpy(), *_kept(apart, bounds), *given, np.float32(tie), np.float32(scale))
+    return out
+
+
+def sum_of_signs(apart: Differences, bounds: Bounds, voices: Sequence[float]) -> int:
+    """The number of places where the votes are above zero, less that of those where they are below."""
+    return int(_passes().sum_of_signs(*_kept(apart, bounds), np.array(voices, np.float32)))
+
+
+def _kept(apart: Differences, bounds: Bounds) -> tuple[Any, ...]:
+    low, high, cut = bounds
+    words = low.numpy().astype(np.uint32), high.numpy().astype(np.uint32), cut.contiguous().numpy()
+    return _patterns(apart.rows), apart.rows.dtype == torch.float16, np.uint32(0), *words
 
 
 def finite(rows: Tensor) -> bool:
@@ -104,3 +168,10 @@ def _loops() -> ModuleType:
     from pluria.numbers import compiled_members
 
     return compiled_members
+
+
+@lru_cache(maxsize=1)
+def _passes() -> ModuleType:
+    from pluria.numbers import compiled_elect
+
+    return compiled_elect

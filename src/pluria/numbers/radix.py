@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pluria.numbers import kernel
+from pluria.numbers.members import Differences
 
 BITS = {torch.float32: 31, torch.float64: 63}
 """How many bits the pattern of a magnitude has."""
@@ -25,7 +27,9 @@ def patterns(values: Tensor) -> Tensor:
     return values.view(kind) & torch.iinfo(kind).max
 
 
-def histogram(values: Tensor, prefix: Tensor, shift: int, bits: int, known: Tensor | None = None) -> Tensor:
+def histogram(
+    values: Tensor | Differences, prefix: Tensor, shift: int, bits: int, known: Tensor | None = None
+) -> Tensor:
     """How often each pattern occurs: int32 `[J, R, 2^bits]` of `values` `[R, n]`.
 
     Counted are the `bits` bits above the lowest `shift`, of those elements of row r whose bits above them equal
@@ -35,25 +39,31 @@ def histogram(values: Tensor, prefix: Tensor, shift: int, bits: int, known: Tens
     if values.dtype not in BITS:
         raise TypeError(f"magnitudes are ranked in float32 or float64; got {values.dtype}")
     found = torch.zeros((*prefix.shape, 2**bits), dtype=torch.int32, device=values.device) if known is None else known
-    count = _counted if kernel.available(values.device) else _counted_by_torch
-    for table, wanted in zip(found, prefix, strict=True):
-        count(table, values, wanted, shift, bits)
+    for j in range(len(found)):
+        if isinstance(values, Tensor) and not kernel.available(values.device):
+            _counted_by_torch(found[j], values, prefix[j], shift, bits)
+        else:
+            _counted(found[j], values, prefix[j], shift, bits)
     return found
 
 
-def _counted(found: Tensor, values: Tensor, wanted: Tensor, shift: int, bits: int) -> None:
-    loops, word = _loops(), np.dtype(np.uint32 if values.dtype == torch.float32 else np.uint64)
-    words, tables = values.contiguous().numpy().view(word), found.numpy()
+def _counted(found: Tensor, values: Tensor | Differences, wanted: Tensor, shift: int, bits: int) -> None:
+    loops, word = _loops(), np.dtype(np.uint64 if values.dtype == torch.float64 else np.uint32)
+    if isinstance(values, Tensor):
+        rows: tuple[Any, ...] = (values.contiguous().numpy().view(word), None, False)
+    else:
+        rows = values.arrays
     top, at, above = word.type(2 ** BITS[values.dtype] - 1), word.type(shift), shift + bits
+    tables, given = found.numpy(), (np.empty(loops.PART, word), *rows, top)
     if above == BITS[values.dtype]:
-        loops.count_all(tables, words, top, at)
+        loops.count_all(tables, *given, at)
         return
     least = (wanted << above).numpy().astype(word)
     most = least + word.type(2**above - 1)
     if bits == 0:
-        loops.count_equal(tables[:, 0], words, top, least, most)
+        loops.count_equal(tables[:, 0], *given, least, most)
     else:
-        loops.count_within(tables, words, top, least, most, at)
+        loops.count_within(tables, *given, least, most, at)
 
 
 def _counted_by_torch(found: Tensor, values: Tensor, wanted: Tensor, shift: int, bits: int) -> None:

@@ -34,7 +34,7 @@ def equal(one: Params, other: Params) -> bool:
 
 @pytest.mark.parametrize("row", LEAFWISE, ids=lambda row: row.name)
 def test_every_method_gives_the_bits_of_memory(row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pluria.merge.engine.BLOCK", 5000)
+    monkeypatch.setattr("pluria.merge.pieces.BLOCK", 5000)
     models, out = write(tmp_path), tmp_path / "out.safetensors"
     rule = merging.rule_of(row.name, {}, 5)
     starts = isinstance(rule, Rule) and rule.needs_base

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pluria.core.sizes import readable
-from pluria.merge.engine import Leaf, longest
+from pluria.merge.pieces import Leaf, longest
 from pluria.recipe.merging.target import Layout
 from pluria.store.receiving import work_folder
 from pluria.store.streamed import Streamed

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from pluria.core.errors import CheckpointError, PluriaError
 from pluria.core.weights import checked_weights
-from pluria.merge.engine import Leaf, Task, measure_apart, run
+from pluria.merge.engine import measure_apart, run
 from pluria.merge.leaves import leaves_of, whole_numbers
+from pluria.merge.pieces import Leaf, Task
 from pluria.merge.rule import Named, Rule, Rules
 from pluria.recipe.catalogue import methods
 from pluria.recipe.merging.cost import Cost, cost_of

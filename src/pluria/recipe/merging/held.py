@@ -22,10 +22,10 @@ from pluria.core.ensemble import Ensemble, stack
 from pluria.core.errors import PluriaError
 from pluria.core.model import tensors
 from pluria.core.params import Params, check_fit, params_of
-from pluria.merge.engine import Leaf
 from pluria.merge.leafwise import leafwise
 from pluria.merge.leaves import leaves_of
 from pluria.merge.linear import linear
+from pluria.merge.pieces import Leaf
 from pluria.numbers.narrow import narrowed
 from pluria.recipe.merging.bench import Bench, check_rows
 from pluria.recipe.merging.cost import Cost, cost_of

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pluria.core.errors import PluriaError
-from pluria.merge.engine import Leaf
+from pluria.merge.pieces import Leaf
 from pluria.store.outline import outline_in
 from pluria.store.shards import beside, dealt, safe, write_index
 from pluria.store.streamed import Streamed

@@ -58,6 +58,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.prediction bert --rows 4 $(BESIDE)
 	$(BIN)/python -m benchmarks.prediction vit $(BESIDE)
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.pages
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.files $(if $(wildcard $(RESNET)),--checkpoint $(RESNET),--no-keep)
 	$(BIN)/python -m benchmarks.serve

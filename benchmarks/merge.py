@@ -64,10 +64,14 @@ with open(out, "wb", buffering=0) as target:
 """
 """Reads the sources and writes as much as the merged model has, in pieces of a megabyte."""
 
-IMPORTS = "import gc; gc.set_threshold(100_000); import pluria.cli, pluria.recipe.merging.mergekit"
+FRUGAL = "import atexit, gc; gc.set_threshold(100_000); atexit.register(gc.freeze)"
+"""What the command line does, so that importing torch takes less."""
+
+IMPORTS = f"{FRUGAL}; import pluria.cli, pluria.recipe.merging.mergekit"
 FLOOR = f"""
-from concurrent.futures import ThreadPoolExecutor
+{FRUGAL}
 import pathlib, sys, torch
+from concurrent.futures import ThreadPoolExecutor
 from pluria.store.streamed import hashed
 with ThreadPoolExecutor(2) as pool:
     for path in sys.argv[3:]:

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+UNSET = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")
+"""What a user would not have set."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -42,7 +45,7 @@ def prepare(files: Sequence[Path], state: str) -> None:
 def run(command: list[str], log: Path) -> Run:
     """Run a command to its end and look at what it took."""
     begin = time.perf_counter()
-    env = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    env = {name: value for name, value in os.environ.items() if name not in UNSET}
     with open(log, "wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, env=env)
         peak = [0.0]

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from pluria.core.errors import CheckpointError
+from pluria.core.memory import keep_freed
 from pluria.merge.pieces import Leaf, Span, Task, ends, finite, large, pieces_of, room_of
 from pluria.merge.rule import Pass, Rule
 from pluria.numbers import members
@@ -31,9 +32,6 @@ CHUNK = 8
 
 HELD = 2**26
 """Bytes: a tensor of 16 bits that takes no more, all models together, is read once for all its passes."""
-
-LARGE_BLOCK = 2**25 - 2**16
-"""Bytes: the most that glibc takes as a hint, less its own."""
 
 Chunks = Sequence[Sequence[Span]]
 Mapper = Callable[[Callable[[Sequence[Span]], Any], Chunks], Iterable[Any]]
@@ -106,19 +104,13 @@ def _workers(threads: int) -> Iterator[ThreadPoolExecutor]:
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    _keep_memory()
+    keep_freed()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
-
-
-def _keep_memory() -> None:
-    """Free a large block, untouched. glibc then keeps blocks up to that size for the next piece; else it would give
-    their pages back to the system, which clears each of them anew."""
-    torch.empty(LARGE_BLOCK, dtype=torch.uint8)
 
 
 def _numbered(leaves: Iterable[Leaf], chunk: int) -> Iterator[tuple[str, Chunks]]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pluria.core.calling import moved, place
 from pluria.core.ensemble import Ensemble
+from pluria.core.memory import keep_freed
 from pluria.core.model import tensors
 from pluria.core.params import check_fit
 from pluria.predict.backends import NAMES, PLAIN, Name, Run, Storage, floating
@@ -199,6 +200,7 @@ def _blocks(
     block: int,
     to: tuple[torch.device, torch.dtype | None],
 ) -> Iterator[Block]:
+    keep_freed()
     for start in range(0, len(members), block):
         chunk, seen = members[start : start + block], 0
         # Targets go to the caller: made under inference mode they could not be used with autograd.

@@ -159,16 +159,19 @@ def test_merges() -> None:
         return merge.summary("ties", way, state, [merge.Run(s, 1.0, 2 * s, 10 * s) for s in seconds])
 
     fixed = [row("imports, pluria", "cached", 1.0), row("imports, mergekit", "cached", 2.0)]
-    rows = [row("copy", "cold", 1.0, 4.0), row("pluria", "cold", 3.0, 4.0)]
-    assert [one.ratio for one in merge.ratios("ties", rows, fixed)] == [2.0]
-    rows += [row("pluria", "cached", 3.0, 3.0), row("mergekit", "cached", 7.0, 7.0)]
-    found = {one.what.partition(": ")[2]: (one.ratio, one.bar) for one in merge.ratios("ties", rows, fixed)}
+    rows = [row("copy", "cold", 1.0, 4.0), row("floor", "cold", 1.5, 6.0), row("pluria", "cold", 3.0, 4.0)]
+    assert [(one.ratio, one.bar) for one in merge.ratios("ties", rows, fixed)] == [(2.0, None), (1.5, None)]
+    assert [one.bar for one in merge.ratios("linear", rows, fixed)] == [1.5, None]
+    rows += [row("pluria", "cached", 3.0, 3.0), row("mergekit", "cached", 7.0, 7.0), row("floor", "cached", 1.0, 1.0)]
+    found = {one.what: (one.ratio, one.bar) for one in merge.ratios("ties", rows, fixed)}
     assert found == {
-        "wall, cold files / of a copy": (2.0, 1.5),
-        "CPU / mergekit's": (0.5, 1 / 8),
-        "CPU beyond imports / mergekit's": (0.4, None),
-        "wall, cached files / mergekit's": (3 / 7, None),
-        "memory / mergekit's": (3 / 7, 1 / 3),
+        "ties: wall, cold files / of a copy": (2.0, None),
+        "ties, floor: wall, cold files / of a copy": (1.5, None),
+        "ties: CPU / mergekit's": (0.5, 1 / 8),
+        "ties, floor: CPU / mergekit's": (0.25, None),
+        "ties: CPU beyond imports / mergekit's": (0.4, None),
+        "ties: wall, cached files / mergekit's": (3 / 7, None),
+        "ties: memory / mergekit's": (3 / 7, 1 / 3),
     }
 
 

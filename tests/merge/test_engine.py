@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -17,6 +16,7 @@ from pluria.core.params import Params
 from pluria.merge import Pass, Piece, Rule, breadcrumbs, dare, leafwise, linear, pieces, sce, task_arithmetic, ties
 from pluria.merge.pieces import Leaf, longest
 from pluria.numbers import compiled, kernel, members
+from pluria.numbers.narrow import narrowed
 
 
 def params(seed: int, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> dict[str, Tensor]:
@@ -57,29 +57,43 @@ def test_threads_and_chunks_change_no_bit(
 
 @pytest.mark.parametrize(("room", "reads"), [(2**26, 1), (0, 4)])
 def test_a_tensor_that_fits_is_read_once_for_all_passes(room: int, reads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three passes and the merge itself; where it does not fit, each reads anew, to the same bits."""
-    ensemble, base = stack([params(seed, torch.bfloat16) for seed in range(3)]), params(7, torch.bfloat16)
+    """Three passes and the merge itself, of two tensors one after the other; else each reads anew, to the same bits."""
+    several = [params(seed, torch.bfloat16) for seed in range(4)]
+    several = [one | {"more": one["big"][3:] * 2} for one in several]
     rule = ties(density=0.3, spec="mergekit")
-    wanted = leafwise(ensemble, rule, base=base)
-    places: list[int] = []
+    wanted = leafwise(stack(several[1:]), rule, base=several[0])
+    places: list[tuple[str, int]] = []
     fill = pieces._fill
 
     def counted(source: pieces.Source, span: pieces.Span, row: Tensor) -> None:
-        if span.leaf.name == "big":
-            places.append(span.start)
+        places.append((span.leaf.name, span.start))
         fill(source, span, row)
 
     monkeypatch.setattr(pieces, "_fill", counted)
-    monkeypatch.setattr("pluria.merge.engine.HELD", room)
-    assert equal(leafwise(ensemble, rule, base=base, threads=2), wanted)
-    assert len(set(places)) > 2
-    assert set(Counter(places).values()) == {4 * reads}
+    monkeypatch.setattr(pieces, "HELD", room)
+    assert equal(leafwise(stack(several[1:]), rule, base=several[0], threads=2), wanted)
+    for name in ("big", "more"):
+        starts = Counter(start for each, start in places if each == name)
+        assert len(starts) > 2
+        assert set(starts.values()) == {4 * reads}
+    assert Counter(name for name, _ in places)["small"] > 4
+
+
+def test_the_whole_model_is_measured_in_one_arithmetic() -> None:
+    """Of 16 bits in part: as of the same numbers in float64, rounded once."""
+    several = [params(seed, torch.bfloat16) for seed in range(3)]
+    several = [each | {"row": each["row"].float() * 1.01} for each in several]
+    wide = [{name: value.double() for name, value in each.items()} for each in several]
+    made = leafwise(stack(several[1:]), ties(density=0.3), base=several[0])
+    wanted = leafwise(stack(wide[1:]), ties(density=0.3), base=wide[0])
+    assert equal(made, {name: narrowed(value, made[name].dtype) for name, value in wanted.items()})
 
 
 RULES = {
     "linear": linear(),
     "paper": ties(density=0.3),
     **{spec: ties(density=0.3, spec=spec, scale=0.7) for spec in ("mergekit", "peft", "sd-mecha")},  # type: ignore[arg-type]
+    "each": ties(density=[0.1, 0.5, 1.0], spec="mergekit"),
     "task": task_arithmetic(scale=[0.3, -0.2, 0.0]),
     "dare": dare(key=3, elect=True),
     "breadcrumbs": breadcrumbs(),
@@ -88,11 +102,12 @@ RULES = {
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_compiled_loops_change_no_bit(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    ensemble = dataclasses.replace(
-        stack([params(seed, dtype) for seed in range(3)]), weights=torch.tensor([3.0, 1, 2]) / 6
-    )
+@pytest.mark.parametrize(("dtype", "second"), [(torch.float16, 1.0), (torch.bfloat16, 1.0), (torch.bfloat16, 0.0)])
+def test_compiled_loops_change_no_bit(
+    name: str, dtype: torch.dtype, second: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = torch.tensor([3.0, second, 2.0])
+    ensemble = stack([params(seed, dtype) for seed in range(3)]).reweight(weights)
     base = params(7, dtype)
     made = leafwise(ensemble, RULES[name], base=base)
     assert compiled.__name__ == members.LOADED

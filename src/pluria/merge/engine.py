@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import chain, groupby
 from typing import Any
 
@@ -22,16 +22,13 @@ from torch import Tensor
 
 from pluria.core.errors import CheckpointError
 from pluria.core.memory import keep_freed
-from pluria.merge.pieces import Leaf, Span, Task, ends, finite, large, pieces_of, room_of
+from pluria.merge.pieces import HELD, Leaf, Span, Task, ends, finite, held_bytes, large, pieces_of, sources_of, stored
 from pluria.merge.rule import Pass, Rule
 from pluria.numbers import members
 from pluria.numbers.narrow import narrowed
 
 CHUNK = 8
 """Pieces that a thread takes at a time."""
-
-HELD = 2**26
-"""Bytes: a tensor of 16 bits that takes no more, all models together, is read once for all its passes."""
 
 Chunks = Sequence[Sequence[Span]]
 Mapper = Callable[[Callable[[Sequence[Span]], Any], Chunks], Iterable[Any]]
@@ -58,7 +55,9 @@ def run(
         chunks = dict(_numbered(sorted(whole, key=lambda leaf: leaf.name), chunk))
         found = _measured(task, whole[0].rule, [c for cs in chunks.values() for c in cs], spread) if whole else None
 
-        room = torch.empty(HELD, dtype=torch.uint8)
+        @cache
+        def room() -> Tensor:
+            return torch.empty(HELD, dtype=torch.uint8, device="cpu")
 
         def merge(leaf: Leaf, mapper: Mapper, held: Tensor | None = None) -> None:
             own = chunks[leaf.name] if leaf.name in chunks else next(_numbered([leaf], chunk))[1]
@@ -70,7 +69,9 @@ def run(
         for shared, group in groupby(left, key=lambda leaf: large(leaf, threads)):
             if shared:
                 for leaf in group:
-                    merge(leaf, spread, None if leaf.name in chunks else room_of(task, leaf, room))
+                    sources = sources_of(task, leaf)
+                    size, kind = held_bytes(sources, leaf, threads), stored(sources, leaf)
+                    merge(leaf, spread, room()[:size].view(kind) if size and kind else None)
                     task.done(leaf.name)
             else:
                 each = list(group)

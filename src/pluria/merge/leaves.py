@@ -9,6 +9,7 @@ other integers, bool  equal in all models, and copied
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -55,7 +56,15 @@ def leaves_of(
             arithmetic = torch.float32 if all(kind in SIXTEEN for kind in kinds) else torch.float64
             own = weights if isinstance(weights, Tensor) else weights(name)
             made.append(Leaf(name, value.shape, _dtype(name, everyone, dtype), arithmetic, rule, own))
-    return made
+    return _of_one_arithmetic(made)
+
+
+def _of_one_arithmetic(leaves: list[Leaf]) -> list[Leaf]:
+    """What is measured over the whole model is measured in float64 if any of its tensors is."""
+    whole = {leaf.arithmetic for leaf in leaves if leaf.rule.scope == "model"}
+    if len(whole) < 2:
+        return leaves
+    return [replace(leaf, arithmetic=torch.float64) if leaf.rule.scope == "model" else leaf for leaf in leaves]
 
 
 def whole_numbers(members: Sequence[Source], base: Source | None, counters: Counters = "first") -> dict[str, Tensor]:

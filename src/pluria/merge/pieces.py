@@ -15,6 +15,10 @@ from pluria.merge.rule import BLOCK, Piece, Rule, row_length
 from pluria.numbers import members
 from pluria.numbers.members import SIXTEEN
 
+HELD = 2**26
+"""Bytes: a tensor of 16 bits that goes over all threads and takes no more, all models together, is read once for all
+passes that measure it alone."""
+
 
 class Source(Protocol):
     """One model to read from."""
@@ -86,21 +90,23 @@ def ends(leaf: Leaf) -> list[tuple[int, int]]:
     return [(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _sources(task: Task, leaf: Leaf) -> tuple[list[Source], torch.dtype | None]:
-    """What is read of a tensor, and its dtype if that has 16 bits and is the same in all of them."""
-    sources = [*task.members, *([task.base] if task.base is not None and leaf.rule.needs_base else [])]
+def sources_of(task: Task, leaf: Leaf) -> list[Source]:
+    """What is read of a tensor."""
+    return [*task.members, *([task.base] if task.base is not None and leaf.rule.needs_base else [])]
+
+
+def stored(sources: Sequence[Source], leaf: Leaf) -> torch.dtype | None:
+    """The dtype of all sources, if they have 16 bits and are merged from them; None where they are widened first."""
     kinds = {source.outline[leaf.name].dtype for source in sources}
     kind = kinds.pop()
-    return sources, kind if kind in SIXTEEN and not kinds else None
+    return kind if kind in SIXTEEN and not kinds and leaf.arithmetic == torch.float32 else None
 
 
-def room_of(task: Task, leaf: Leaf, room: Tensor) -> Tensor | None:
-    """Memory for all that is read of a tensor, if it is read more than once, lies there as it is stored, and fits."""
-    sources, kind = _sources(task, leaf)
-    count = len(sources) * leaf.shape.numel()
-    if not leaf.rule.passes or kind is None or count * kind.itemsize > len(room):
-        return None
-    return room.view(kind)[:count]
+def held_bytes(sources: Sequence[Source], leaf: Leaf, threads: int) -> int:
+    """Bytes of a tensor that stays in memory between its passes; 0 for one that does not."""
+    size = 2 * len(sources) * leaf.shape.numel()
+    measured = bool(leaf.rule.passes) and leaf.rule.scope == "tensor" and large(leaf, threads)
+    return size if measured and size <= HELD and stored(sources, leaf) is not None else 0
 
 
 def pieces_of(task: Task, spans: Sequence[Span], held: Tensor | None, *, first: bool) -> Iterator[Piece]:
@@ -108,9 +114,10 @@ def pieces_of(task: Task, spans: Sequence[Span], held: Tensor | None, *, first: 
 
     first   nobody has read them before: numbers that are not finite raise CheckpointError
     """
-    leaf, longest = spans[0].leaf, max(span.stop - span.start for span in spans)
-    sources, kind = _sources(task, leaf)
-    room = torch.empty(len(sources) * longest, dtype=kind or leaf.arithmetic) if held is None else held
+    leaf, most = spans[0].leaf, max(span.stop - span.start for span in spans)
+    sources = sources_of(task, leaf)
+    kind = stored(sources, leaf)
+    room = torch.empty(len(sources) * most, dtype=kind or leaf.arithmetic) if held is None else held
     for span in spans:
         count, at = span.stop - span.start, 0 if held is None else len(sources) * span.start
         rows = room[at : at + len(sources) * count].view(-1, count)

@@ -50,12 +50,12 @@ def moved(
     apart: Differences, kept: Bounds, weights: Tensor, voices: Tensor, *, tie: float, by_count: bool, scale: float
 ) -> Tensor:
     """The base plus `scale` times what is `elected` by the `ballot` of task vectors that were kept: in one pass."""
-    return members.mean_of_elected(apart, kept, _voices(voices), *_shares(weights, by_count, True), tie, scale)
+    return members.mean_of_elected(apart, kept, _relative(voices), *_shares(weights, by_count, True), tie, scale)
 
 
 def majority(apart: Differences, kept: Bounds, voices: Tensor) -> int:
     """At how many places the `ballot` of task vectors that were kept is above zero, less those where it is below."""
-    return members.sum_of_signs(apart, kept, _voices(voices))
+    return members.sum_of_signs(apart, kept, _relative(voices))
 
 
 def ballot(deltas: Tensor, voices: Tensor) -> Tensor:
@@ -63,7 +63,8 @@ def ballot(deltas: Tensor, voices: Tensor) -> Tensor:
     return weighted_sum(deltas, common(voices)[0], dtype=deltas.dtype)
 
 
-def _voices(voices: Tensor) -> list[float]:
+def _relative(voices: Tensor) -> list[float]:
+    """Ones where all voices are equal, as in `ballot`."""
     return common(voices)[0].tolist()
 
 

@@ -64,7 +64,7 @@ def ties(*, density: Density = 0.2, spec: Spec = "paper", scale: float = 1.0, di
         raise ValueError(f"spec is one of {', '.join(map(repr, SPECS))}; got {spec!r}")
     whole = spec == "paper"
     passes = largest(lambda piece: piece.ranked, partial(kept_of, kept)) if float(kept.min()) < 1 else ()
-    majority = (Pass(partial(_signs, spec), _majority),) if whole else ()
+    elections = (Pass(partial(_signs, spec), _majority),) if whole else ()
 
     def combine(piece: Piece, found: Any) -> Tensor:
         trim, by_count = found if whole else Trim(found), spec == "peft"
@@ -78,7 +78,7 @@ def ties(*, density: Density = 0.2, spec: Spec = "paper", scale: float = 1.0, di
 
     return Rule(
         combine,
-        (*passes, *majority),
+        (*passes, *elections),
         needs_base=True,
         members=members,
         scope="model" if whole else "tensor",

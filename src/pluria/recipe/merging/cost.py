@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pluria.core.sizes import readable
-from pluria.merge.pieces import Leaf, longest
+from pluria.merge.pieces import Leaf, held_bytes, longest
 from pluria.recipe.merging.target import Layout
 from pluria.store.receiving import work_folder
 from pluria.store.streamed import Streamed
@@ -41,7 +41,8 @@ def cost_of(leaves: Sequence[Leaf], sources: Sequence[Streamed], layout: Layout,
     """The cost of a merge; OSError (no space left) where the disk has no room for what would be written."""
     if threads < 1:
         raise ValueError(f"threads are one or more; got {threads}")
-    readings = {leaf.name: 1 + len(leaf.rule.passes) for leaf in leaves}
+    held = {leaf.name: held_bytes(sources, leaf, threads) for leaf in leaves}
+    readings = {leaf.name: 1 if held[leaf.name] else 1 + len(leaf.rule.passes) for leaf in leaves}
     sizes = [
         (readings.get(n, 1), v.numel() * v.element_size()) for source in sources for n, v in source.outline.items()
     ]
@@ -54,7 +55,7 @@ def cost_of(leaves: Sequence[Leaf], sources: Sequence[Streamed], layout: Layout,
         read=sum(times * size for times, size in sizes),
         readings=max(readings.values(), default=1),
         written=written,
-        memory=threads * (len(sources) + 3) * max(pieces, default=0),
+        memory=threads * (len(sources) + 3) * max(pieces, default=0) + max(held.values(), default=0),
         threads=threads,
         free=shutil.disk_usage(layout.out.absolute().parent).free + _kept(work_folder(layout.out)),
     )

@@ -104,3 +104,10 @@ def test_thousands_of_members_never_meet_in_one_memory() -> None:
     summed, gathered = growth("predict", "summed", "gathered")
     assert summed < 6e6
     assert gathered > 36e6, "the measurement sees outputs that are held"
+
+
+@needs_proc
+@pytest.mark.study
+def test_ten_thousand_members_never_meet_in_one_memory() -> None:
+    """Their outputs are 102 MB."""
+    assert growth("predict", "ten_thousand")[0] < 15e6

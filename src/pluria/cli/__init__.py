@@ -46,10 +46,9 @@ for module in (runs, searching, ensembles, merging, checking, language, generate
 
 def main() -> None:
     """Run the command line; a mistake of the user's ends in one message and exit code 2."""
-    # Importing torch makes a million objects, which would be looked through again and again, a fifth of its time; and
-    # once more at the end, which takes a second.
+    # Importing torch makes a million objects, which would be looked through again and again: a fifth of its time.
     gc.set_threshold(100_000)
-    atexit.register(gc.freeze)
+    atexit.register(_leave_objects)
     try:
         app(prog_name="pluria")
     except PluriaError as error:
@@ -59,6 +58,13 @@ def main() -> None:
             raise
         place = f" ({error.filename})" if error.filename else ""
         _say(f"{error.strerror}{place}{_hint(error)}")
+
+
+def _leave_objects() -> None:
+    """Objects need not be looked through once more at the end, which takes a second; but Triton's bindings would call
+    those of theirs that are left leaks, and say so at length."""
+    if "triton" not in sys.modules:
+        gc.freeze()
 
 
 def _hint(error: OSError) -> str:

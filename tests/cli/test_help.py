@@ -1,4 +1,4 @@
-"""Help is complete, and costs no heavy import."""
+"""Help is complete, and costs no heavy import; what a command leaves as it ends."""
 
 from __future__ import annotations
 
@@ -86,3 +86,12 @@ def test_the_installed_script(tmp_path: Path) -> None:
     done = process("--help", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     assert "\x1b" not in done.out
+
+
+def test_objects_are_not_looked_through_at_the_end() -> None:
+    code = (
+        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0))\n"
+        "from pluria.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("True\n")

@@ -1,4 +1,4 @@
-"""By how many bytes a fresh process grows: python growth.py WORK..., one or several of those in `main`.
+"""By how many bytes a fresh process grows: python growth.py WORK..., works of `main`; summed:10000 says how many.
 
 A fresh process, since one that has run other tests has free memory in hand, and takes from there what it should be seen
 to take.
@@ -52,8 +52,9 @@ def whole(model: nn.Module, made: Ensemble, shards: list[Shard]) -> object:
 
 def main(what: str) -> int:
     torch.set_num_threads(1)
-    if what in ("summed", "gathered", "ten_thousand"):
-        return many(10_000 if what == "ten_thousand" else MANY, whole if what == "gathered" else in_sums)
+    work, _, members = what.partition(":")
+    if work in ("summed", "gathered"):
+        return many(int(members or MANY), in_sums if work == "summed" else whole)
     model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Flatten(1))
     made = low_precision(model, members=MEMBERS)
     if what == "held":

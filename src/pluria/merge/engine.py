@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pluria.core.errors import CheckpointError
 from pluria.core.memory import keep_freed
-from pluria.merge.pieces import HELD, Leaf, Span, Task, ends, finite, held_bytes, large, pieces_of, sources_of, stored
+from pluria.merge.pieces import HELD, Leaf, Span, Task, ends, finite, held_bytes, large, pieces_of, sources_of
 from pluria.merge.rule import Pass, Rule
 from pluria.numbers import members
 from pluria.numbers.narrow import narrowed
@@ -69,9 +69,8 @@ def run(
         for shared, group in groupby(left, key=lambda leaf: large(leaf, threads)):
             if shared:
                 for leaf in group:
-                    sources = sources_of(task, leaf)
-                    size, kind = held_bytes(sources, leaf, threads), stored(sources, leaf)
-                    merge(leaf, spread, room()[:size].view(kind) if size and kind else None)
+                    size = held_bytes(sources_of(task, leaf), leaf, threads)
+                    merge(leaf, spread, room()[:size] if size else None)
                     task.done(leaf.name)
             else:
                 each = list(group)

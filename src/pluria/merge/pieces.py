@@ -110,14 +110,15 @@ def held_bytes(sources: Sequence[Source], leaf: Leaf, threads: int) -> int:
 
 
 def pieces_of(task: Task, spans: Sequence[Span], held: Tensor | None, *, first: bool) -> Iterator[Piece]:
-    """The pieces of spans of one tensor, one after the other in the same memory, or where they are `held`.
+    """The pieces of spans of one tensor, one after the other in the same memory, or where they are held.
 
+    held    bytes for the whole tensor, piece by piece
     first   nobody has read them before: numbers that are not finite raise CheckpointError
     """
     leaf, most = spans[0].leaf, max(span.stop - span.start for span in spans)
     sources = sources_of(task, leaf)
-    kind = stored(sources, leaf)
-    room = torch.empty(len(sources) * most, dtype=kind or leaf.arithmetic) if held is None else held
+    kind = stored(sources, leaf) or leaf.arithmetic
+    room = torch.empty(len(sources) * most, dtype=kind) if held is None else held.view(kind)
     for span in spans:
         count, at = span.stop - span.start, 0 if held is None else len(sources) * span.start
         rows = room[at : at + len(sources) * count].view(-1, count)

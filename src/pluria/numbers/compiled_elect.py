@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pluria.numbers.compiled import ZERO, fill
 from pluria.numbers.compiled_by import compiled
-from pluria.numbers.compiled_members import LEAST, Bits, add, add_agreeing, keep_from, sign_of
-from pluria.numbers.compiled_storage import Array, Patterns, apart, widen
+from pluria.numbers.compiled_members import LEAST, add, add_agreeing, keep_from, sign_of
+from pluria.numbers.compiled_storage import Array, apart, widen
 
 PART = 1024
 """Elements of a part."""
@@ -24,18 +23,7 @@ TOP = np.uint32(0x7FFFFFFF)
 
 @compiled
 def mean_of_elected(
-    out: Array,
-    rows: Patterns,
-    half: bool,
-    none: Any,
-    low: Bits,
-    high: Bits,
-    cut: NDArray[np.int64],
-    voices: Array,
-    taken: Array,
-    mass: Array,
-    tie: np.float32,
-    scale: np.float32,
+    out: Array, given: Any, voices: Array, taken: Array, mass: Array, tie: np.float32, scale: np.float32
 ) -> None:
     """The base, row K, plus `scale` times the means of those differences that have the sign of the votes."""
     kept = np.empty((mass.size, PART), np.float32)
@@ -44,7 +32,7 @@ def mean_of_elected(
         total = out[start : start + PART]
         n = total.size
         origin, votes, sign, count = room[0][:n], room[1][:n], room[2][:n], room[3][:n]
-        trim(kept, origin, rows, half, none, low, high, cut, start)
+        trim(kept, origin, given, start)
         vote(votes, kept, voices)
         sign_of(sign, votes, tie)
         fill(total, ZERO)
@@ -58,15 +46,14 @@ def mean_of_elected(
 
 
 @compiled
-def sum_of_signs(
-    rows: Patterns, half: bool, none: Any, low: Bits, high: Bits, cut: NDArray[np.int64], voices: Array
-) -> int:
+def sum_of_signs(given: Any, voices: Array) -> int:
     """The votes above zero less those below it."""
     kept, room, found = np.empty((voices.size, PART), np.float32), np.empty((2, PART), np.float32), 0
-    for start in range(0, rows.shape[1], PART):
-        n = min(PART, rows.shape[1] - start)
+    count = given[0].shape[1]
+    for start in range(0, count, PART):
+        n = min(PART, count - start)
         origin, votes = room[0][:n], room[1][:n]
-        trim(kept, origin, rows, half, none, low, high, cut, start)
+        trim(kept, origin, given, start)
         vote(votes, kept, voices)
         for i in range(n):
             found += int(votes[i] > ZERO) - int(votes[i] < ZERO)
@@ -74,18 +61,12 @@ def sum_of_signs(
 
 
 @compiled
-def trim(
-    kept: Array,
-    origin: Array,
-    rows: Patterns,
-    half: bool,
-    none: Any,
-    low: Bits,
-    high: Bits,
-    cut: NDArray[np.int64],
-    start: int,
-) -> None:
-    """Differences from the base, which lies in `origin` then; zero those that `keep` makes zero."""
+def trim(kept: Array, origin: Array, given: Any, start: int) -> None:
+    """Differences from the base, which lies in `origin` then; zero those that `keep` makes zero.
+
+    given = rows and the base behind them, whether they are float16, a zero, and `low`, `high`, `cut` of `keep`.
+    """
+    rows, half, none, low, high, cut = given
     n = origin.size
     base = rows[rows.shape[0] - 1][start : start + n]
     widen(origin, base, half)

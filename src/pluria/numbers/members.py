@@ -110,9 +110,7 @@ def keep(values: Tensor, bounds: Bounds) -> None:
     """Make zero, in place, what is too small in `values` `[R, n]`, float32 or float64."""
     word = np.dtype(np.uint32 if values.dtype == torch.float32 else np.uint64)
     top = word.type(2 ** (8 * word.itemsize - 1) - 1)
-    low, high, cut = bounds
-    given = low.numpy().astype(word), high.numpy().astype(word), cut.contiguous().numpy()
-    _loops().keep(values.numpy().view(word), top, word.type(0), *given)
+    _loops().keep(values.numpy().view(word), top, word.type(0), *_words(bounds, word))
 
 
 def elected(rows: Tensor, votes: Tensor, taken: Sequence[float], mass: Sequence[float], tie: float) -> Tensor:
@@ -138,19 +136,24 @@ def mean_of_elected(
     """
     out = torch.empty(apart.shape[1])
     given = (np.array(each, np.float32) for each in (voices, taken, mass))
-    _passes().mean_of_elected(out.numpy(), *_kept(apart, bounds), *given, np.float32(tie), np.float32(scale))
+    _passes().mean_of_elected(out.numpy(), _kept(apart, bounds), *given, np.float32(tie), np.float32(scale))
     return out
 
 
 def sum_of_signs(apart: Differences, bounds: Bounds, voices: Sequence[float]) -> int:
     """The number of places where the votes are above zero, less that of those where they are below."""
-    return int(_passes().sum_of_signs(*_kept(apart, bounds), np.array(voices, np.float32)))
+    return int(_passes().sum_of_signs(_kept(apart, bounds), np.array(voices, np.float32)))
 
 
 def _kept(apart: Differences, bounds: Bounds) -> tuple[Any, ...]:
-    low, high, cut = bounds
-    words = low.numpy().astype(np.uint32), high.numpy().astype(np.uint32), cut.contiguous().numpy()
+    """Rows and what stays of them, as `compiled_elect.trim` takes them."""
+    words = _words(bounds, np.dtype(np.uint32))
     return _patterns(apart.rows), apart.rows.dtype == torch.float16, np.uint32(0), *words
+
+
+def _words(bounds: Bounds, word: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    low, high, cut = bounds
+    return low.numpy().astype(word), high.numpy().astype(word), cut.contiguous().numpy()
 
 
 def finite(rows: Tensor) -> bool:

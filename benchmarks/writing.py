@@ -2,14 +2,19 @@
 
     python -m benchmarks.writing [--turns 8] [--clock cpu]
 
-Two members take turns in one working copy. Each runs twice on an eighth of the batch, so that the first run writes and
-the second does not: the difference is what writing takes, without the noise of a long forward. Then it runs on the
-whole batch. Ratios are taken turn by turn; for the fast back ends also over the forward of the float32 loop. Of a large
-embedding the fast back ends draw the rows that a batch asks for, in its forward.
+Stratified members share their random words: the first of sixteen draws and notes them, the others are written from the
+notes. Each turn writes such a first member and the one behind it, in one working copy, and the mean of eight is made of
+both. Independent members are drawn one by one, and each of them is like the other.
+
+Each member runs twice on an eighth of the batch, so that the first run writes and the second does not: the difference
+is what writing takes, without the noise of a long forward. Then the last one runs on the whole batch. Ratios are taken
+turn by turn; for the fast back ends also over the forward of the float32 loop. Of a large embedding the fast back ends
+draw the rows that a batch asks for, in its forward.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
@@ -18,6 +23,8 @@ from torch import Tensor
 
 from benchmarks.networks import Case, case
 from benchmarks.sides import CLOCKS, Ratio, keep, ratio
+from pluria.numbers.coupling import Coupling
+from pluria.numbers.strata import MEMBERS
 from pluria.predict import logits
 from pluria.predict.backends import Name, Storage, backend
 from pluria.sample import low_precision
@@ -27,29 +34,46 @@ CASES: tuple[tuple[str, int, tuple[Name, ...]], ...] = (
     ("bert", 4, ("loop", "bfloat16", "int8")),
     ("long", 1, ("loop", "bfloat16", "int8")),
 )
+COUPLED: tuple[Coupling, ...] = ("stratified", "independent")
 BAR = 0.05
 """What writing may take of a forward in float32."""
 
 
-def measure(found: Case, ways: tuple[Name, ...], turns: int, clock: str) -> list[Ratio]:
+@dataclass
+class Seconds:
+    """What the first of sixteen, the member behind it and a forward took, turn by turn."""
+
+    first: list[float] = field(default_factory=list)
+    next: list[float] = field(default_factory=list)
+    forward: list[float] = field(default_factory=list)
+
+    @property
+    def member(self) -> list[float]:
+        """The mean of eight."""
+        return [(one + 7 * other) / 8 for one, other in zip(self.first, self.next, strict=True)]
+
+
+def measure(found: Case, ways: tuple[Name, ...], coupling: Coupling, turns: int, clock: str) -> list[Ratio]:
     """Ratios of each way; all take turns, and the first turn is not counted."""
-    made, x, now = low_precision(found.model, format="int4", members=2), found.batches[0], CLOCKS[clock]
+    made = low_precision(found.model, format="int4", members=2 * MEMBERS, coupling=coupling)
+    x, now = found.batches[0], CLOCKS[clock]
     part = eighth(x)
     runs = {name: backend(name, found.model, made, Storage(torch.device("cpu"), None)) for name in ways}
-    written: dict[str, list[float]] = {name: [] for name in ways}
-    forward: dict[str, list[float]] = {name: [] for name in ways}
+    kept = {name: Seconds() for name in ways}
     for turn in range(turns + 1):
+        head = MEMBERS * (turn % 2)
         for name, run in runs.items():
             seconds = []
-            for inputs in (part, part, x):
+            for member, inputs in ((head, part), (head, part), (head + 1, part), (head + 1, part), (head + 1, x)):
                 start = now()
                 with torch.inference_mode():
-                    run([made.members[turn % 2]], [inputs], logits)
+                    run([member], [inputs], logits)
                 seconds.append(now() - start)
             if turn:
-                written[name].append(seconds[0] - seconds[1])
-                forward[name].append(seconds[2])
-    return [one for name in ways for one in _ratios(found.what, name, written, forward)]
+                kept[name].first.append(seconds[0] - seconds[1])
+                kept[name].next.append(seconds[2] - seconds[3])
+                kept[name].forward.append(seconds[4])
+    return [one for name in ways for one in _ratios(f"{found.what}, {coupling}", name, kept)]
 
 
 def eighth(x: Tensor) -> Tensor:
@@ -57,12 +81,13 @@ def eighth(x: Tensor) -> Tensor:
     return x[: max(1, len(x) // 8)] if x.is_floating_point() else x[:, : max(1, x.shape[1] // 8)]
 
 
-def _ratios(what: str, name: str, written: dict[str, list[float]], forward: dict[str, list[float]]) -> list[Ratio]:
+def _ratios(what: str, name: Name, kept: dict[Name, Seconds]) -> list[Ratio]:
     what = f"{what}: writing a member by {name}"
-    base = "loop"
-    found = [ratio(f"{what} / a forward in float32", written[name], forward[base], bar=BAR)]
-    if name != base:
-        found.append(ratio(f"{what} / a forward by {name}", written[name], forward[name]))
+    own, plain = kept[name], kept["loop"]
+    found = [ratio(f"{what} / a forward in float32", own.member, plain.forward, bar=BAR)]
+    found.append(ratio(f"{what}, the first of sixteen / a forward in float32", own.first, plain.forward))
+    if name != "loop":
+        found.append(ratio(f"{what} / a forward by {name}", own.member, own.forward))
     return found
 
 
@@ -73,7 +98,8 @@ def main(
     """Measure what writing members takes."""
     ratios = []
     for name, rows, ways in CASES:
-        ratios += measure(case(name, rows), ways, rounds, clock)
+        for coupling in COUPLED:
+            ratios += measure(case(name, rows), ways, coupling, rounds, clock)
     keep("writing", ratios, clock=clock)
 
 

@@ -1,5 +1,7 @@
 """Rounded: the values by hand, bases in turn, addresses."""
 
+from dataclasses import replace
+
 import torch
 
 from core.families import NAME, SHAPE, gaussian, normal, rounded, stacked
@@ -91,3 +93,15 @@ def test_base_is_not_copied_where_it_is_held() -> None:
 def test_indexed_base() -> None:
     base = Stacked(normal(3, *SHAPE, seed=8), index=(7, 2, 4))
     assert same_bits(base_value(base, 4), base.values[2])
+
+
+def test_noted_members_are_the_same_and_only_those_of_shared_words_are_noted() -> None:
+    plain = rounded(Shared(normal(*SHAPE)))
+    family = plain.noted()
+    assert family is not plain
+    assert family.noted() is family
+    assert family.parts(0)[1] is plain.parts(0)[1]
+    assert all(same_bits(write(family, member), write(plain, member)) for member in (0, 1, 17, 2))
+    others = (replace(plain, coupling="independent"), replace(plain, coupling=None), rounded(stacked(), bases=(3, 1)))
+    for other in (*others, replace(plain, format=number_format("nf4"))):
+        assert other.noted() is other

@@ -9,7 +9,7 @@ from types import ModuleType
 import numba
 import pytest
 
-from pluria.numbers import compiled, compiled_philox, compiled_storage, kernel
+from pluria.numbers import compiled, compiled_philox, compiled_storage, compiled_strata, kernel
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def as_python() -> Callable[..., ModuleType]:
 @pytest.fixture(scope="session")
 def interpreted(as_python: Callable[..., ModuleType]) -> ModuleType:
     """The loops of rounding with the compiler switched off."""
-    return as_python(compiled, compiled_philox, compiled_storage)
+    return as_python(compiled, compiled_philox, compiled_storage, compiled_strata)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import pluria
 from pluria.core.ensemble import Ensemble, join, single
 from pluria.core.params import params_of
-from pluria.predict import gather, predict
-from pluria.predict.backends import Storage, backend
+from pluria.predict import backends, gather, predict
+from pluria.predict.backends import Storage, backend, noted
 from pluria.predict.choose import distance
 from pluria.predict.fold import Graph, graph_of
 from pluria.predict.scaled import Scaled, has_codes, scaled
@@ -255,3 +255,16 @@ def test_what_int8_cannot_hold_runs_in_bfloat16() -> None:
     made = low_precision(model, format="int8-asymmetric", members=2)
     data = [draw(5, 7)]
     assert torch.equal(run(model, made, data, backend="int8"), run(model, made, data, backend="bfloat16"))
+
+
+@pytest.mark.parametrize("way", ["loop", "channels_last", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_notes_change_no_bit(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, data = NETWORKS[name]
+    model = seeded(make)
+    made = low_precision(model, format="int4", members=18)
+    assert any(family is not made.families[name] for name, family in noted(made).families.items())
+    found = run(model, made, data, backend=way)
+    monkeypatch.setattr(backends, "NOTED", 0)
+    assert noted(made) is made
+    assert torch.equal(found, run(model, made, data, backend=way))

@@ -6,17 +6,18 @@ member i rounds base member bases[i mod B] as draw i div B;  its words have grou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from pluria.core.family import Bits, Family, block, check_member
 from pluria.numbers.coupling import Coupling, address
-from pluria.numbers.format import Format
+from pluria.numbers.format import Format, Integer
 from pluria.numbers.grid import Granularity, Grid, Layout, fit_grid
 from pluria.numbers.key import Key, tensor_id
 from pluria.numbers.rounding import Address, round_nearest, round_rows, round_stochastic
+from pluria.numbers.strata import Strata
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Rounded:
     coupling: Coupling | None
     bases: tuple[int, ...] = (0,)
     _grids: dict[int, Grid] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _strata: Strata | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def shape(self) -> torch.Size:
@@ -65,13 +67,26 @@ class Rounded:
         else:
             round_rows(value, grid, where, out, rows)
 
+    def noted(self) -> Rounded:
+        """The same members; what those that share their random words have in common is noted when they are written.
+
+        Notes take two bytes a weight, and as long as what is returned is kept. Itself, where nothing can be noted.
+        """
+        shared = self.coupling == "stratified" and len(self.bases) == 1 and isinstance(self.format, Integer)
+        if not shared or self._strata is not None:
+            return self
+        made = replace(self)
+        object.__setattr__(made, "_grids", self._grids)
+        object.__setattr__(made, "_strata", Strata())
+        return made
+
     def _write(self, member: int, out: Tensor, *, unit: bool) -> Grid:
         value, grid = self.parts(member)
         where = self.address(member)
         if where is None:
             round_nearest(value, grid, out, unit=unit)
         else:
-            round_stochastic(value, grid, where, out, unit=unit)
+            round_stochastic(value, grid, where, out, unit=unit, strata=self._strata)
         return grid
 
     def grid(self, member: int) -> Grid:

@@ -18,12 +18,13 @@ from torch import Tensor
 from pluria.numbers.format import Integer, Minifloat, NormalFloat
 from pluria.numbers.grid import Grid
 from pluria.numbers.key import ELEMENTS, ROUNDING
+from pluria.numbers.strata import Strata
 from pluria.numbers.threads import share
 
 READS = (torch.float32, torch.bfloat16, torch.float16)
 WRITES = (torch.float32, torch.bfloat16)
 NO_32, NO_16, NO_8 = np.empty(0, np.float32), np.empty(0, np.uint16), np.empty(0, np.int8)
-IN_ORDER = np.empty(0, np.int64)
+IN_ORDER, NOTHING = np.empty(0, np.int64), (np.empty(0, np.uint16), np.empty(0, np.uint32))
 
 
 def available(device: torch.device | None) -> bool:
@@ -57,10 +58,12 @@ def round_stochastic(
     *,
     unit: bool = False,
     rows: Tensor | None = None,
+    strata: Strata | None = None,
 ) -> Tensor:
     """Write the rounded values of `tensor` (without their scale, if `unit`) into `out` and return it.
 
-    `rows` int64: only these of the first axis, whose elements are a multiple of four; in this thread alone.
+    rows     int64: only these of the first axis, whose elements are a multiple of four; in this thread alone
+    strata   integers are noted there, for one tensor's members whose addresses differ in their masks alone
     """
     loops = _loops()
     if loops is None:
@@ -68,7 +71,8 @@ def round_stochastic(
     source, target = _arrays(tensor)[:2], _arrays(out)
     scale, zero, kind, rule = _rule(grid, loops)
     address = np.array([*key, tensor_id, group, ROUNDING, mask], np.uint64)
-    memory = (*target, *source, tensor.dtype == torch.float16, _order(out))
+    noted = NOTHING if strata is None or kind != loops.INTEGER else strata.arrays(tensor.numel(), loops.BLOCK)
+    memory = (*target, *source, tensor.dtype == torch.float16, _order(out), *noted)
     rules = (scale, zero, _layout(grid), kind, rule)
     if rows is not None:
         loops.round_rows(memory, rules, address, unit, rows.numpy(), tensor[0].numel())

@@ -21,6 +21,7 @@ from pluria.numbers.format import Integer
 from pluria.numbers.grid import Grid
 from pluria.numbers.key import ROUNDING, Key
 from pluria.numbers.philox import uniforms, words
+from pluria.numbers.strata import Strata
 
 CHUNK = {"cpu": 2**16}
 """Elements at a time, so that temporaries stay in the cache; 2^22 on devices that want large steps."""
@@ -36,14 +37,17 @@ class Address:
     mask: int
 
 
-def round_stochastic(tensor: Tensor, grid: Grid, address: Address, out: Tensor, *, unit: bool = False) -> Tensor:
+def round_stochastic(
+    tensor: Tensor, grid: Grid, address: Address, out: Tensor, *, unit: bool = False, strata: Strata | None = None
+) -> Tensor:
     """Write the rounded values of `tensor` into `out` of the same shape and return it; `unit`: without their scale.
 
-    `out` may have any dtype, device and memory format. The kernel serves contiguous and channels-last ones.
+    `out` may have any dtype, device and memory format. The kernel serves contiguous and channels-last ones, and keeps
+    in `strata` what members whose addresses differ in their masks alone have in common.
     """
     place = (address.key.words, address.tensor, address.group, address.mask)
     if kernel.serves(tensor, grid, out):
-        return kernel.round_stochastic(tensor, grid, *place, out, unit=unit)
+        return kernel.round_stochastic(tensor, grid, *place, out, unit=unit, strata=strata)
     if not unit and gpu.serves(tensor, grid, out):
         return gpu.round_stochastic(tensor, grid, *place, out)
     return _round(tensor, grid, address, out, unit)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pluria.core.calling import call, moved
 from pluria.core.ensemble import Ensemble
-from pluria.core.family import Shared
+from pluria.core.family import Family, Shared
 from pluria.core.model import tensors, working_copy
 from pluria.core.params import memory
 from pluria.core.rounded import Rounded
@@ -40,6 +40,9 @@ NAMES: tuple[Name, ...] = ("loop", "channels_last", "bfloat16", "compiled", "int
 PLAIN = ("loop", "vmap", "triton")
 """Ways that take the caller's dtype and memory order."""
 
+NOTED = 2**28
+"""Rounded weights of a network whose members are noted: half a gigabyte. Of more, memory is dearer than time."""
+
 Run = Callable[[Sequence[int], Sequence[Any], Callable[[Any], Tensor]], Tensor]
 """(members, the inputs each member sees, output) -> [k, n, ...]"""
 
@@ -55,6 +58,7 @@ class Storage:
 
 def backend(name: Name, model: nn.Module, ensemble: Ensemble, storage: Storage, *, batch: int | None = None) -> Run:
     """A function that runs members in one of the ways; `batch` examples at a time, all of a batch if None."""
+    ensemble = noted(ensemble)
     if name in PLAIN:
         twin = working_copy(model, device=storage.device, dtype=storage.dtype, channels_last=storage.channels_last)
         if name != "loop":
@@ -65,6 +69,15 @@ def backend(name: Name, model: nn.Module, ensemble: Ensemble, storage: Storage, 
     twin, writers = _fast(model, ensemble, storage.device, dtype, layers, drawn)
     called = torch.compile(twin, dynamic=False) if name == "compiled" else twin
     return _one_by_one(twin, writers, batch, cast=dtype, called=called)
+
+
+def noted(ensemble: Ensemble) -> Ensemble:
+    """The same members; what those of one base share is noted as they are written, where that is not too much."""
+    apart = {id(family): family for family in ensemble.families.values() if isinstance(family, Rounded)}
+    if sum(family.shape.numel() for family in apart.values()) > NOTED:
+        return ensemble
+    made: dict[int, Family] = {key: family.noted() for key, family in apart.items()}
+    return ensemble.with_families({n: made.get(id(f), f) for n, f in ensemble.families.items()})
 
 
 def floating(model: nn.Module) -> torch.dtype | None:

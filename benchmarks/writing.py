@@ -44,13 +44,13 @@ class Seconds:
     """What the first of sixteen, the member behind it and a forward took, turn by turn."""
 
     first: list[float] = field(default_factory=list)
-    next: list[float] = field(default_factory=list)
+    behind: list[float] = field(default_factory=list)
     forward: list[float] = field(default_factory=list)
 
     @property
     def member(self) -> list[float]:
         """The mean of eight."""
-        return [(one + 7 * other) / 8 for one, other in zip(self.first, self.next, strict=True)]
+        return [(one + 7 * other) / 8 for one, other in zip(self.first, self.behind, strict=True)]
 
 
 def measure(found: Case, ways: tuple[Name, ...], coupling: Coupling, turns: int, clock: str) -> list[Ratio]:
@@ -71,9 +71,14 @@ def measure(found: Case, ways: tuple[Name, ...], coupling: Coupling, turns: int,
                 seconds.append(now() - start)
             if turn:
                 kept[name].first.append(seconds[0] - seconds[1])
-                kept[name].next.append(seconds[2] - seconds[3])
+                kept[name].behind.append(seconds[2] - seconds[3])
                 kept[name].forward.append(seconds[4])
-    return [one for name in ways for one in _ratios(f"{found.what}, {coupling}", name, kept)]
+    ratios = [one for name in ways for one in _ratios(f"{found.what}, {coupling}", name, kept)]
+    if coupling == "stratified":
+        for name in ways:
+            what = f"{found.what}: writing the first of sixteen by {name} / a forward in float32"
+            ratios.append(ratio(what, kept[name].first, kept["loop"].forward))
+    return ratios
 
 
 def eighth(x: Tensor) -> Tensor:
@@ -82,10 +87,9 @@ def eighth(x: Tensor) -> Tensor:
 
 
 def _ratios(what: str, name: Name, kept: dict[Name, Seconds]) -> list[Ratio]:
-    what = f"{what}: writing a member by {name}"
+    what = f"{what}: writing a member by {name}, the mean of eight"
     own, plain = kept[name], kept["loop"]
     found = [ratio(f"{what} / a forward in float32", own.member, plain.forward, bar=BAR)]
-    found.append(ratio(f"{what}, the first of sixteen / a forward in float32", own.first, plain.forward))
     if name != "loop":
         found.append(ratio(f"{what} / a forward by {name}", own.member, own.forward))
     return found

@@ -99,16 +99,16 @@ def test_notes_that_were_broken_off_are_made_anew(torch_only: TorchOnly, monkeyp
     tensor = weights(5, 1000)
     grid, strata, out = fitted(tensor, "int4"), Strata(), torch.empty(5, 1000)
     round_stochastic(tensor, grid, place(0), out, strata=strata)
-    monkeypatch.setattr(kernel, "share", lambda work, count, block: work(0, 2 * block))  # the others never come
-    round_stochastic(tensor, grid, place(16), out, strata=strata)
-    monkeypatch.undo()
-    for draw in (3, 18):
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel, "share", lambda work, count, block: work(0, 2 * block))  # the others never come
+        round_stochastic(tensor, grid, place(16), out, strata=strata)
+    for draw in (18, 3):
         round_stochastic(tensor, grid, place(draw), out, strata=strata)
         with torch_only():
             assert torch.equal(out, round_stochastic(tensor, grid, place(draw), torch.empty(5, 1000)))
 
 
-def test_a_weight_that_is_no_number_any_more_is_refused() -> None:
+def test_a_weight_that_is_no_number_any_more_cannot_be_noted() -> None:
     tensor = weights(5, 1000)
     grid, strata, out = fitted(tensor, "int4"), Strata(), torch.empty(5, 1000)
     tensor[4, 999] = float("nan")
@@ -123,3 +123,14 @@ def test_other_formats_take_no_notes(torch_only: TorchOnly) -> None:
         assert_members(tensor, fitted(tensor, name), torch.empty(4, 40), torch_only)
         round_stochastic(tensor, fitted(tensor, name), place(1), torch.empty(4, 40), strata=strata)
         assert strata._held.size == 0
+
+
+def test_rows_alone_are_drawn() -> None:
+    tensor, strata = weights(9, 100), Strata()
+    grid, rows = fitted(tensor, "int4"), torch.tensor([7, 0])
+    whole, out = round_stochastic(tensor, grid, place(5), torch.empty(9, 100)), torch.zeros(9, 100)
+    kernel.round_stochastic(
+        tensor, grid, Key(2**63 + 5).words, 4_000_000_000, 0, place(5).mask, out, rows=rows, strata=strata
+    )
+    assert torch.equal(out[rows], whole[rows])
+    assert not bool(out[1:7].any())

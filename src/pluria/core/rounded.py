@@ -70,7 +70,8 @@ class Rounded:
     def noted(self) -> Rounded:
         """The same members; what those that share their random words have in common is noted when they are written.
 
-        Notes take two bytes a weight, and as long as what is returned is kept. Itself, where nothing can be noted.
+        Notes take two bytes a weight, as long as what is returned is kept. It writes one member at a time, for one
+        thread, of a base that does not change. Itself, where nothing can be noted.
         """
         shared = self.coupling == "stratified" and len(self.bases) == 1 and isinstance(self.format, Integer)
         if not shared or self._strata is not None:

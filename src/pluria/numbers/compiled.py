@@ -208,7 +208,7 @@ def note_range(memory: Any, grid: Any, address: Address, start: int, stop: int) 
 
 @compiled
 def round_range(memory: Any, grid: Any, address: Address, unit: bool, start: int, stop: int) -> None:
-    """Round the elements start..stop-1; `start` is a multiple of four. `unit`: without the scale.
+    """Round the elements start..stop-1; `start` is a multiple of four, of BLOCK with notes. `unit`: without the scale.
 
     memory = target, target16, target8, source, source16, half, order, held, serves: weights come from float32
     `source`, or from patterns in `source16` where it is not empty; so do targets, which lie as the source does unless

@@ -24,7 +24,7 @@ from pluria.numbers.threads import share
 READS = (torch.float32, torch.bfloat16, torch.float16)
 WRITES = (torch.float32, torch.bfloat16)
 NO_32, NO_16, NO_8 = np.empty(0, np.float32), np.empty(0, np.uint16), np.empty(0, np.int8)
-IN_ORDER, NOTHING = np.empty(0, np.int64), (np.empty(0, np.uint16), np.empty(0, np.uint32))
+IN_ORDER, NO_NOTES = np.empty(0, np.int64), (np.empty(0, np.uint16), np.empty(0, np.uint32))
 
 
 def available(device: torch.device | None) -> bool:
@@ -63,7 +63,7 @@ def round_stochastic(
     """Write the rounded values of `tensor` (without their scale, if `unit`) into `out` and return it.
 
     rows     int64: only these of the first axis, whose elements are a multiple of four; in this thread alone
-    strata   integers are noted there, for one tensor's members whose addresses differ in their masks alone
+    strata   notes of integers, for one tensor's members whose addresses differ in their masks alone; not for rows
     """
     loops = _loops()
     if loops is None:
@@ -71,7 +71,9 @@ def round_stochastic(
     source, target = _arrays(tensor)[:2], _arrays(out)
     scale, zero, kind, rule = _rule(grid, loops)
     address = np.array([*key, tensor_id, group, ROUNDING, mask], np.uint64)
-    noted = NOTHING if strata is None or kind != loops.INTEGER else strata.arrays(tensor.numel(), loops.BLOCK)
+    noted = NO_NOTES
+    if strata is not None and rows is None and kind == loops.INTEGER:
+        noted = strata.arrays(tensor.numel(), loops.BLOCK)
     memory = (*target, *source, tensor.dtype == torch.float16, _order(out), *noted)
     rules = (scale, zero, _layout(grid), kind, rule)
     if rows is not None:

@@ -19,9 +19,10 @@ NOTHING = 0xFFFFFFFF
 
 
 class Strata:
-    """What is noted of one tensor, block by block as members are written; the first of sixteen takes a little longer.
+    """What is noted of one tensor, block by block as members are written; the first of sixteen takes longer.
 
-    Each block says which sixteen it serves, so that work that was broken off leaves nothing wrong behind.
+    Each block says which sixteen it serves, so work that was broken off leaves nothing wrong behind. One member at a
+    time: the next is begun when the one before is written. The tensor must not change.
     """
 
     def __init__(self) -> None:

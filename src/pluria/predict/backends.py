@@ -74,9 +74,9 @@ def backend(name: Name, model: nn.Module, ensemble: Ensemble, storage: Storage, 
 def noted(ensemble: Ensemble) -> Ensemble:
     """The same members; what those of one base share is noted as they are written, where that is not too much."""
     apart = {id(family): family for family in ensemble.families.values() if isinstance(family, Rounded)}
-    if sum(family.shape.numel() for family in apart.values()) > NOTED:
+    made: dict[int, Family] = {key: found for key, family in apart.items() if (found := family.noted()) is not family}
+    if sum(family.shape.numel() for family in made.values()) > NOTED:
         return ensemble
-    made: dict[int, Family] = {key: family.noted() for key, family in apart.items()}
     return ensemble.with_families({n: made.get(id(f), f) for n, f in ensemble.families.items()})
 
 

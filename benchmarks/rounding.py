@@ -1,9 +1,9 @@
-"""Stochastic rounding per channel: plain torch, the chunked reference, the fused loop and a bare copy, side by side.
+"""Stochastic rounding per channel: plain torch, the reference, the fused loop, members from notes, and a bare copy.
 
     python -m benchmarks.rounding [--weights 64000000] [--threads N ...] [--repeats 5] [--format int4]
 
-All four take turns of half a second within each repeat, on the same tensors and threads; the best time counts.
-Copy bandwidth counts bytes read and written.
+All take turns of half a second within each repeat, on the same tensors and threads; the best time counts.
+GB/s counts four bytes read and four written for each weight. From notes, which read two: any but the first of sixteen.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pluria.numbers.format import number_format
 from pluria.numbers.grid import Grid, fit_grid, layout
 from pluria.numbers.key import Key
 from pluria.numbers.rounding import Address, round_stochastic
+from pluria.numbers.strata import Strata
 
 INPUTS = 4000
 TURN = 0.5
@@ -70,15 +71,20 @@ def copy(weight: Tensor, grid: Grid, out: Tensor) -> None:
     out.copy_(weight)
 
 
-WAYS: dict[str, Callable[[Tensor, Grid, Tensor], None]] = {
-    "plain torch": plain,
-    "reference": reference,
-    "kernel": fused,
-    "copy": copy,
-}
+Way = Callable[[Tensor, Grid, Tensor], None]
 
 
-def quickest(way: Callable[[Tensor, Grid, Tensor], None], weight: Tensor, grid: Grid, out: Tensor) -> float:
+def ways() -> dict[str, Way]:
+    """All ways for one tensor."""
+    strata = Strata()
+
+    def noted(weight: Tensor, grid: Grid, out: Tensor) -> None:
+        round_stochastic(weight, grid, PLACE, out, strata=strata)
+
+    return {"plain torch": plain, "reference": reference, "kernel": fused, "from notes": noted, "copy": copy}
+
+
+def quickest(way: Way, weight: Tensor, grid: Grid, out: Tensor) -> float:
     """Seconds of the quickest of as many runs as fit into `TURN`; at least one."""
     best, begin = float("inf"), time.perf_counter()
     while (start := time.perf_counter()) - begin < TURN:
@@ -93,9 +99,10 @@ def measure(weights: int, repeats: int, format: str) -> list[Row]:
     grid = fit_grid(weight, number_format(format), layout=layout(weight.shape))
     out = torch.zeros_like(weight)
     fused(weight[:1], fit_grid(weight[:1], grid.format, layout=layout((1, INPUTS))), out[:1])  # compiles
-    best = dict.fromkeys(WAYS, float("inf"))
+    found = ways()
+    best = dict.fromkeys(found, float("inf"))
     for _ in range(repeats):
-        for name, way in WAYS.items():
+        for name, way in found.items():
             best[name] = min(best[name], quickest(way, weight, grid, out))
     count, moved = weight.numel(), 2 * weight.nbytes
     return [
@@ -107,9 +114,10 @@ def stored(weights: int, repeats: int, format: str, threads: int) -> list[Ratio]
     """The same ways in turns, as ratios with their spread."""
     weight = torch.randn(max(1, weights // INPUTS), INPUTS, generator=torch.Generator().manual_seed(0))
     grid, out = fit_grid(weight, number_format(format), layout=layout(weight.shape)), torch.zeros_like(weight)
-    seconds = turns({name: partial(way, weight, grid, out) for name, way in WAYS.items()}, repeats)
-    what = f"{weight.numel():,} weights, {format}, {threads} threads: kernel / "
-    return [ratio(what + name, seconds["kernel"], seconds[name]) for name in WAYS if name != "kernel"]
+    seconds = turns({name: partial(way, weight, grid, out) for name, way in ways().items()}, repeats)
+    what = f"{weight.numel():,} weights, {format}, {threads} threads: "
+    found = [ratio(f"{what}kernel / {name}", seconds["kernel"], seconds[name]) for name in seconds if name != "kernel"]
+    return [*found, ratio(f"{what}from notes / copy", seconds["from notes"], seconds["copy"])]
 
 
 def table(rows: list[Row]) -> Table:

@@ -107,7 +107,7 @@ def test_codes_keep_every_bit(dtype: torch.dtype, format: str) -> None:
     model = convolutional()
     made = low_precision(model, format=format, members=3)
     twin = convolutional().requires_grad_(False).to(dtype).to(memory_format=torch.channels_last)
-    writers, served = scaled(twin, made, {"0": "1"})
+    writers, served = scaled(twin, made, Graph({"0": "1"}))
     for member in (1, 2):
         for write in writers:
             write(member)
@@ -179,9 +179,10 @@ class Asking(nn.Sequential):
 
 
 def test_only_what_stands_right_behind_one_layer_is_folded() -> None:
-    assert graph_of(convolutional().eval()) == Graph({"0": "1"}, ("2",))
+    assert graph_of(convolutional().eval()) == Graph({"0": "1"}, ("2",), {"0": "2"})
     resnet = graph_of(network("cifar_resnet", depth=20, classes=10))
-    assert (len(resnet.norms), len(resnet.relus)) == (19, 19)
+    assert (len(resnet.norms), len(resnet.relus), len(resnet.ends)) == (19, 19, 10)
+    assert graph_of(nn.Sequential(nn.Conv1d(1, 1, 1), nn.ReLU(), nn.ReLU())) == Graph({}, ("1",), {"0": "1"})
     assert graph_of(Twice().eval()) == Graph({"good": "fine"})
     assert graph_of(Asking(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))) == Graph({})
     assert graph_of(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))) == Graph({})
@@ -242,7 +243,7 @@ def test_int8_products_are_those_of_rounded_activations(shape: tuple[int, ...], 
         torch.testing.assert_close(outputs.double(), wanted, rtol=2**-8, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", ["vit", "encoder", "convolutions"])
+@pytest.mark.parametrize("name", ["vit", "encoder", "convolutions", "resnet", "grouped"])
 def test_int8_agrees_with_the_loop_within_its_eight_bits(name: str) -> None:
     make, data = NETWORKS[name]
     model = seeded(make)

@@ -1,7 +1,8 @@
-"""Eight-bit activations: rows of bfloat16 to whole numbers and back, one pass each, compiled by Numba.
+"""Eight-bit activations: rows or images of bfloat16 to whole numbers and back, compiled by Numba.
 
     step_r = max |x_r| / 127      q = round(x / step_r), ties to even      y = sums step_r scale_c + shift_c
 
+An image without negative numbers has 255 steps instead, and one with some has 128 added to its whole numbers.
 `halves` are bit patterns (uint16) of bfloat16. Importing this module imports Numba.
 """
 
@@ -14,10 +15,15 @@ from pluria.numbers.compiled_by import compiled
 from pluria.numbers.compiled_storage import MAGNITUDE16, Array, Patterns, narrow, widen
 
 Whole = NDArray[np.int8]
+Bytes = NDArray[np.uint8]
 Sums = NDArray[np.int32]
 TOP, SHIFTER = np.float32(127.0), np.float32(1.5 * 2**23)
 """Adding and taking away the latter rounds to the nearest whole number."""
 LEAST = np.float32(1e-30)
+ALL, MIDDLE, NONE = np.float32(255.0), np.float32(128.0), np.float32(0.0)
+MINUS = np.uint16(0x8000)
+PART = 1024
+"""Elements of an image at a time."""
 
 
 @compiled
@@ -48,3 +54,46 @@ def spread_sums(halves: Patterns, sums: Sums, steps: Array, scale: Array, shift:
         for c in range(channels):
             wide[c] = np.float32(sums[r, c]) * step * scale[c] + shift[c]
         narrow(halves[r], wide)
+
+
+@compiled
+def quantise_images(whole: Bytes, steps: Array, signed: Bytes, halves: Patterns, first: int, last: int) -> None:
+    """Bytes of the images first..last-1 of `halves` `[N, P]`, the step of each, and whether 128 was added."""
+    wide, ends = np.empty(PART, np.float32), np.empty(1, np.float32)
+    end = ends.view(np.uint32)
+    for n in range(first, last):
+        image, top, below = halves[n], np.uint16(0), np.uint16(0)
+        for i in range(image.size):
+            below = max(below, image[i])  # patterns of negative numbers are larger than that of minus zero
+            top = max(top, np.uint16(image[i] & MAGNITUDE16))
+        minus = below > MINUS
+        end[0] = np.uint32(top) << np.uint32(16)
+        size, add = max(ends[0], LEAST), MIDDLE if minus else NONE
+        most = TOP if minus else ALL
+        steps[n], signed[n], inverse = size / most, minus, most / size
+        for start in range(0, image.size, PART):
+            part, out = image[start : start + PART], whole[n, start : start + PART]
+            widen(wide[: part.size], part, False)
+            for i in range(part.size):
+                out[i] = np.uint8(np.int32(((wide[i] * inverse + SHIFTER) - SHIFTER) + add))
+
+
+@compiled
+def spread_images(
+    halves: Patterns, steps: Array, scale: Array, shift: Array, least: np.float32, first: int, last: int
+) -> None:
+    """Images first..last-1 of `halves` `[N, P]`, channels last, times step and scale, plus shift, or `least`, in place.
+
+    scale, shift   of as many channels as there are, repeated to the length of a part
+    """
+    wide, own = np.empty(scale.size, np.float32), np.empty(scale.size, np.float32)
+    for n in range(first, last):
+        for i in range(scale.size):
+            own[i] = scale[i] * steps[n]
+        for start in range(0, halves.shape[1], scale.size):
+            part = halves[n, start : start + scale.size]
+            widen(wide[: part.size], part, False)
+            for i in range(part.size):
+                y = wide[i] * own[i] + shift[i]
+                wide[i] = least if y < least else y
+            narrow(part, wide[: part.size])

@@ -16,7 +16,7 @@ import numpy as np
 
 from pluria.numbers.compiled_by import compiled
 from pluria.numbers.compiled_philox import Address, Words, fill_words
-from pluria.numbers.compiled_storage import EXPONENT, Array, Layout, cut, narrow, scatter, shrink, widen
+from pluria.numbers.compiled_storage import EXPONENT, Array, Layout, Patterns, cut, narrow, scatter, shrink, widen
 from pluria.numbers.compiled_strata import BEHIND, TWENTY, note, pick, pick_run
 
 BLOCK = 1024
@@ -186,45 +186,41 @@ def round_table(
 
 
 @compiled
-def note_range(memory: Any, grid: Any, address: Address, start: int, stop: int) -> None:
-    """Note what is not yet noted for this member of the elements start..stop-1; `start` is a multiple of BLOCK."""
-    _, _, _, source, source16, half, _, held, serves = memory
-    scale, zero, layout, _, rule = grid
-    words, wide = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.float32)
-    s, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    behind = np.uint32(np.uint32(address[5]) & BEHIND)
-    for a in range(start, stop, BLOCK):
-        b = min(a + BLOCK, stop)
-        if serves[a // BLOCK] != behind:
-            spread(s, z, scale, zero, layout, a, b - a)
-            fill_words(words[: (b - a + 7) // 8 * 8], np.uint64(a // 4), address)
-            values = wide[: b - a] if source16.size > 0 else source[a:b]
-            if source16.size > 0:
-                widen(values, source16[a:b], half)
-            if not note(held[a:b], values, words, behind, s, z, rule[0]):
-                raise ValueError("a weight is NaN that was a number when its grid was fitted; draw the members anew")
-            serves[a // BLOCK] = behind
+def put(memory: Any, values: Array, scratch: Patterns, at: int, exact: bool) -> None:
+    """Write rounded values, those of the elements from `at` on, where `memory` wants them; `exact` in 16 bits or not.
+
+    Where a target is float32 in the source's order, values are in their place already.
+    """
+    target, target16, target8, _, _, _, order = memory
+    if target16.size > 0:
+        part = scratch[: values.size] if order.size > 0 else target16[at : at + values.size]
+        if exact:
+            cut(part, values)
+        else:
+            narrow(part, values)
+        if order.size > 0:
+            scatter(target16, part, order, at)
+    elif target8.size > 0:
+        shrink(target8[at : at + values.size], values)
+    elif order.size > 0:
+        scatter(target, values, order, at)
 
 
 @compiled
 def round_range(memory: Any, grid: Any, address: Address, unit: bool, start: int, stop: int) -> None:
-    """Round the elements start..stop-1; `start` is a multiple of four, of BLOCK with notes. `unit`: without the scale.
+    """Round the elements start..stop-1; `start` is a multiple of four. `unit`: without the scale.
 
-    memory = target, target16, target8, source, source16, half, order, held, serves: weights come from float32
-    `source`, or from patterns in `source16` where it is not empty; so do targets, which lie as the source does unless
-    `order` says how (`scatter`). int8 targets are for the codes of integers. Where `held` is not empty, integers come
-    from what is noted there (`strata.py`).
+    memory = target, target16, target8, source, source16, half, order: weights come from float32 `source`, or from
+    patterns in `source16` where it is not empty; so do targets, which lie as the source does unless `order` says how
+    (`scatter`). int8 targets are for the codes of integers.
     """
-    target, target16, target8, source, source16, half, order, held, _ = memory
+    target, _, _, source, source16, half, order = memory
     scale, zero, layout, kind, rule = grid
     words, mask = np.empty(BLOCK, np.uint32), np.uint32(address[5])
     s, z, known = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), start
     wide, rounded, narrowed = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint16)
     low, high, ones = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.ones(BLOCK, np.float32)
-    moved, straight = order.size > 0, order.size == 0 and target.size > 0
-    noted, stratum = held.size > 0, np.uint32(mask >> TWENTY)
-    if noted:
-        note_range(memory, grid, address, start, stop)
+    straight = order.size == 0 and target.size > 0
     runs, a, b = kind == INTEGER and long(layout), start, start
     while b < stop:
         a, b = b, min(b + BLOCK, stop)
@@ -233,18 +229,13 @@ def round_range(memory: Any, grid: Any, address: Address, unit: bool, start: int
             b = min(b, end)
         elif b > known:
             known = spread(s, z, scale, zero, layout, a, b - a)
+        fill_words(words[: (b - a + 7) // 8 * 8], np.uint64(a // 4), address)
         times = ones if unit else s
         values = wide[: b - a] if source16.size > 0 else source[a:b]
         out = target[a:b] if straight else rounded[: b - a]
-        if not noted:
-            fill_words(words[: (b - a + 7) // 8 * 8], np.uint64(a // 4), address)
-            if source16.size > 0:
-                widen(values, source16[a:b], half)
-        if noted and runs:
-            pick_run(out, held[a:b], stratum, ONE if unit else scale[at], zero[at])
-        elif noted:
-            pick(out, held[a:b], stratum, times, z)
-        elif runs:
+        if source16.size > 0:
+            widen(values, source16[a:b], half)
+        if runs:
             round_run(out, values, words, mask, scale[at], ONE if unit else scale[at], zero[at], rule[0])
         elif kind == INTEGER:
             round_integer(out, values, words, mask, s, times, z, rule[0])
@@ -252,18 +243,44 @@ def round_range(memory: Any, grid: Any, address: Address, unit: bool, start: int
             round_minifloat(out, values, words, mask, s, times, low, rule)
         else:
             round_table(out, values, words, mask, s, times, low, high, rule)
-        if target16.size > 0:
-            part = narrowed[: b - a] if moved else target16[a:b]
-            if unit and kind == INTEGER:
-                cut(part, out)
-            else:
-                narrow(part, out)
-            if moved:
-                scatter(target16, part, order, a)
-        elif target8.size > 0:
-            shrink(target8[a:b], out)
-        elif moved:
-            scatter(target, out, order, a)
+        put(memory, out, narrowed, a, unit and kind == INTEGER)
+
+
+@compiled
+def round_noted(memory: Any, grid: Any, notes: Any, address: Address, unit: bool, start: int, stop: int) -> None:
+    """`round_range` for integers from `notes` (`strata.py`): held, and what each block of it serves.
+
+    A block that does not serve this member is noted first. `start` is a multiple of BLOCK.
+    """
+    target, _, _, source, source16, half, order = memory
+    scale, zero, layout, _, rule = grid
+    held, serves = notes
+    behind, stratum = np.uint32(np.uint32(address[5]) & BEHIND), np.uint32(np.uint32(address[5]) >> TWENTY)
+    s, z, known = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), start
+    words, wide, ones = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.float32), np.ones(BLOCK, np.float32)
+    rounded, narrowed = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint16)
+    straight, runs = order.size == 0 and target.size > 0, long(layout)
+    for a in range(start, stop, BLOCK):
+        b, fresh = min(a + BLOCK, stop), serves[a // BLOCK] != behind
+        if b > known and (fresh or not runs):
+            known = spread(s, z, scale, zero, layout, a, b - a)
+        if fresh:
+            fill_words(words[: (b - a + 7) // 8 * 8], np.uint64(a // 4), address)
+            values = wide[: b - a] if source16.size > 0 else source[a:b]
+            if source16.size > 0:
+                widen(values, source16[a:b], half)
+            if not note(held[a:b], values, words, behind, s, z, rule[0]):
+                raise ValueError("a weight is NaN that was a number when its grid was fitted; draw the members anew")
+            serves[a // BLOCK] = behind
+        out, c = target[a:b] if straight else rounded[: b - a], a
+        while runs and c < b:
+            at, end = locate(layout, c)
+            d = min(b, end)
+            pick_run(out[c - a : d - a], held[c:d], stratum, ONE if unit else scale[at], zero[at])
+            c = d
+        if not runs:
+            pick(out, held[a:b], stratum, ones if unit else s, z)
+        put(memory, out, narrowed, a, unit)
 
 
 @compiled

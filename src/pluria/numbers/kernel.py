@@ -24,7 +24,7 @@ from pluria.numbers.threads import share
 READS = (torch.float32, torch.bfloat16, torch.float16)
 WRITES = (torch.float32, torch.bfloat16)
 NO_32, NO_16, NO_8 = np.empty(0, np.float32), np.empty(0, np.uint16), np.empty(0, np.int8)
-IN_ORDER, NO_NOTES = np.empty(0, np.int64), (np.empty(0, np.uint16), np.empty(0, np.uint32))
+IN_ORDER = np.empty(0, np.int64)
 
 
 def available(device: torch.device | None) -> bool:
@@ -71,17 +71,18 @@ def round_stochastic(
     source, target = _arrays(tensor)[:2], _arrays(out)
     scale, zero, kind, rule = _rule(grid, loops)
     address = np.array([*key, tensor_id, group, ROUNDING, mask], np.uint64)
-    noted = NO_NOTES
-    if strata is not None and rows is None and kind == loops.INTEGER:
-        noted = strata.arrays(tensor.numel(), loops.BLOCK)
-    memory = (*target, *source, tensor.dtype == torch.float16, _order(out), *noted)
+    memory = (*target, *source, tensor.dtype == torch.float16, _order(out))
     rules = (scale, zero, _layout(grid), kind, rule)
     if rows is not None:
         loops.round_rows(memory, rules, address, unit, rows.numpy(), tensor[0].numel())
         return out
+    notes = strata.arrays(tensor.numel(), loops.BLOCK) if strata is not None and kind == loops.INTEGER else None
 
     def work(start: int, stop: int) -> None:
-        loops.round_range(memory, rules, address, unit, start, stop)
+        if notes is None:
+            loops.round_range(memory, rules, address, unit, start, stop)
+        else:
+            loops.round_noted(memory, rules, notes, address, unit, start, stop)
 
     share(work, tensor.numel(), loops.BLOCK)
     return out

@@ -97,7 +97,7 @@ def _fast(
     own, graph = dict(tensors(twin)), graph_of(twin)
     for name in graph.relus:
         twin.get_submodule(name).inplace = True  # type: ignore[assignment]
-    writers, served = scaled(twin, ensemble, graph.norms, layers=layers)
+    writers, served = scaled(twin, ensemble, graph, layers=layers)
     some, tables = by_rows(twin, ensemble) if drawn else ([], set())
     rest = {name: value for name, value in own.items() if name not in served | tables}
     return twin, writers + some + _plain(twin, ensemble, rest)

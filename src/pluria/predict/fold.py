@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,13 +21,15 @@ SUMS = (operator.add, torch.add)
 
 @dataclass(frozen=True)
 class Graph:
-    """`norms`: layers by name, each with the batch norm that can go into its scale; `relus` that may work in place.
+    """`norms`: layers by name, each with the batch norm that can go into its scale; `relus` that may work in place;
+    `ends`: layers by name, each with the ReLU that alone reads it, or alone reads its norm.
 
-    Both are empty where the network cannot be traced: control flow that looks at values, or code unknown to torch.fx.
+    All are empty where the network cannot be traced: control flow that looks at values, or code unknown to torch.fx.
     """
 
     norms: dict[str, str]
     relus: tuple[str, ...] = ()
+    ends: dict[str, str] = field(default_factory=dict)
 
 
 def graph_of(model: nn.Module) -> Graph:
@@ -37,14 +39,17 @@ def graph_of(model: nn.Module) -> Graph:
     except Exception:  # whatever a network's code does with a symbol in place of a tensor
         return Graph({})
     modules = dict(model.named_modules(remove_duplicate=False))
-    norms, relus = {}, []
+    norms, relus, ends = {}, [], {}
     for name, before in _chains(nodes, modules):
         own, other = modules[name], modules.get(str(before.target)) if before.op == "call_module" else None
         if type(own) in NORMS and getattr(own, "running_mean", None) is not None and type(other) in LAYERS:
             norms[str(before.target)] = name
         if type(own) is nn.ReLU and (type(other) in FRESH or before.target in SUMS or _kept(before, modules)):
             relus.append(name)
-    return Graph(norms, tuple(relus))
+            layer = next((layer for layer, norm in norms.items() if norm == before.target), str(before.target))
+            if type(modules.get(layer)) in LAYERS:
+                ends[layer] = name
+    return Graph(norms, tuple(relus), ends)
 
 
 class _Added(fx.Proxy):

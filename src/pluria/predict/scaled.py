@@ -24,6 +24,7 @@ from pluria.core.rounded import Rounded
 from pluria.numbers.format import Integer, Minifloat
 from pluria.numbers.grid import Grid
 from pluria.numbers.threads import together
+from pluria.predict.fold import Graph
 
 FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 """Torch's own layers that read their parts' weights without calling them."""
@@ -44,6 +45,13 @@ class Scaled(nn.Module):
         for name, value in (("scale", 1.0), ("shift", 0.0), ("zeros", 0.0), ("ones", 1.0)):
             held = torch.full((channels,), value, device=layer.weight.device)
             self.register_buffer(name, held, persistent=False)
+
+    def renew(self) -> None:
+        """Another member's codes are in the layer."""
+
+    def cut(self) -> bool:
+        """Give nothing below zero from now on, where the layer can do that by itself; whether it can."""
+        return False
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layer(x)
@@ -71,32 +79,35 @@ Layers = Callable[[nn.Module, Family], Scaled]
 
 
 def scaled(
-    twin: nn.Module, ensemble: Ensemble, norms: dict[str, str], *, layers: Layers | None = None
+    twin: nn.Module, ensemble: Ensemble, graph: Graph, *, layers: Layers | None = None
 ) -> tuple[list[Writer], set[str]]:
     """Put `Scaled` layers into `twin`, one for each layer whose members have codes: what writes them, and names served.
 
     `layers` makes another layer where it wants to.
-    `norms` maps a layer to the batch norm to be folded into it. That norm becomes an identity.
+    What the graph says that a layer can take into itself, a batch norm or a ReLU, becomes an identity.
     """
-    found: list[tuple[Family, Tensor, Channels]] = []
+    found: list[tuple[Family, Scaled, Channels]] = []
     served = set()
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
     for name, layer in [(n, layer) for n, layer in alone(twin, kinds) if has_codes(ensemble.families[f"{n}.weight"])]:
-        norm = norms.get(name)
+        norm = graph.norms.get(name)
         behind = None if norm is None else twin.get_submodule(norm)
         made = Scaled(layer) if layers is None else layers(layer, ensemble.families[f"{name}.weight"])
         channels = _channels(made, ensemble, name, norm, getattr(behind, "eps", 0.0))
-        found.append((ensemble.families[f"{name}.weight"], made.layer.weight, channels))
+        found.append((ensemble.families[f"{name}.weight"], made, channels))
         served |= {full for full in (f"{name}.weight", f"{name}.bias") if full in ensemble.families}
         put(twin, name, made)
         if norm is not None:
             served |= {full for full in ensemble.families if full.rpartition(".")[0] == norm}
             put(twin, norm, nn.Identity())
+        if name in graph.ends and made.cut():
+            put(twin, graph.ends[name], nn.Identity())
 
     def write(member: int) -> None:
         with together():
-            grids = [_codes(family, member, weight) for family, weight, _ in found]
-        for (_, _, channels), grid in zip(found, grids, strict=True):
+            grids = [_codes(family, member, made.layer.weight) for family, made, _ in found]
+        for (_, made, channels), grid in zip(found, grids, strict=True):
+            made.renew()
             channels(member, grid)
 
     return [write], served

@@ -20,7 +20,9 @@ from pluria.core.coded import Coded
 from pluria.core.family import Family, Joined
 from pluria.core.rounded import Rounded
 from pluria.numbers.format import Integer
+from pluria.predict import whole_images
 from pluria.predict.scaled import Scaled
+from pluria.predict.whole_images import WholeImages
 
 CHUNK = 512
 """Rows at a time, so that sums stay in the cache."""
@@ -55,16 +57,19 @@ class Whole(Scaled):
 
 def whole(layer: nn.Module, family: Family) -> Scaled:
     """The layer as int8 products where it can be one."""
-    return Whole(layer) if serves(layer, family) else Scaled(layer)  # type: ignore[arg-type]
+    if not fits(family):
+        return Scaled(layer)  # type: ignore[arg-type]
+    if type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16:
+        return Whole(layer)
+    return WholeImages(layer) if whole_images.serves(layer) else Scaled(layer)  # type: ignore[arg-type]
 
 
-def serves(layer: nn.Module, family: Family) -> bool:
-    """Whether a layer whose members have codes can run as int8 products: linear, its codes within -127..127."""
+def fits(family: Family) -> bool:
+    """Whether all members' codes lie within -127..127."""
     if isinstance(family, Joined):
-        return all(serves(layer, part) for part in family.parts)
+        return all(map(fits, family.parts))
     form = family.grid(0).format if isinstance(family, Rounded | Coded) else None
-    fits = isinstance(form, Integer) and form.symmetric
-    return fits and type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16
+    return isinstance(form, Integer) and form.symmetric
 
 
 def _halves(x: Tensor) -> Any:

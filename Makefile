@@ -52,6 +52,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.ahead
 	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --out bars-resnet20
 	-$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --no-copies --backend compiled --batch 128 --out bars-resnet20-compiled
+	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --no-copies --backend int8 --out bars-resnet20-int8
+	$(BIN)/python -m benchmarks.profile resnet20 --rows 256
 	$(BIN)/python -m benchmarks.prediction bert --rows 32 --members 8 --no-vmap --no-copies --backend bfloat16 --out bars-bert-bfloat16
 	$(BIN)/python -m benchmarks.prediction bert --rows 32 --members 8 --no-vmap --no-copies --backend int8 --out bars-bert-int8
 	$(BIN)/python -m benchmarks.prediction resnet20 $(BESIDE)

@@ -59,6 +59,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.prediction resnet20 $(BESIDE)
 	$(BIN)/python -m benchmarks.prediction bert --rows 4 $(BESIDE)
 	$(BIN)/python -m benchmarks.prediction vit $(BESIDE)
+	$(BIN)/python -m benchmarks.fidelity
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.pages
 	$(BIN)/python -m benchmarks.growth

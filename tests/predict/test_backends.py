@@ -69,7 +69,7 @@ def test_agrees_with_the_loop(name: str, format: str, way: str, most: float) -> 
     assert distance(run(model, made, data, backend=way), run(model, made, data)) < most
 
 
-@WAYS
+@pytest.mark.parametrize(("way", "most"), [("channels_last", 1e-5), ("bfloat16", 0.02), ("int8", 0.05)])
 def test_what_else_a_member_may_have_of_its_own(way: str, most: float) -> None:
     """Refreshed statistics, biases, packed codes, a full-precision member among the others, dropout."""
     model = convolutional()

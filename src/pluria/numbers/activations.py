@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pluria.numbers.compiled_by import compiled
-from pluria.numbers.compiled_storage import MAGNITUDE16, Array, Patterns, narrow, widen
+from pluria.numbers.compiled_storage import MAGNITUDE16, NAN16, Array, Patterns, narrow, widen
 
 Whole = NDArray[np.int8]
 Bytes = NDArray[np.uint8]
@@ -21,7 +21,7 @@ TOP, SHIFTER = np.float32(127.0), np.float32(1.5 * 2**23)
 """Adding and taking away the latter rounds to the nearest whole number."""
 LEAST = np.float32(1e-30)
 ALL, MIDDLE, NONE = np.float32(255.0), np.float32(128.0), np.float32(0.0)
-MINUS = np.uint16(0x8000)
+MINUS, INFINITE = np.uint16(0x8000), np.uint16(0x7F80)
 PART = 1024
 """Elements of an image at a time."""
 
@@ -67,7 +67,8 @@ def quantise_images(whole: Bytes, steps: Array, signed: Bytes, halves: Patterns,
             below = max(below, image[i])  # patterns of negative numbers are larger than that of minus zero
             top = max(top, np.uint16(image[i] & MAGNITUDE16))
         minus = below > MINUS
-        end[0] = np.uint32(top) << np.uint32(16)
+        # One infinite activation would take the meaning from all others: it is no number any more, and so are they.
+        end[0] = np.uint32(NAN16 if top >= INFINITE else top) << np.uint32(16)
         size, add = max(ends[0], LEAST), MIDDLE if minus else NONE
         most = TOP if minus else ALL
         steps[n], signed[n], inverse = size / most, minus, most / size

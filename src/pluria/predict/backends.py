@@ -4,7 +4,7 @@
     channels_last   the same in channels-last order, codes and scales apart, batch norm folded
     bfloat16        that in bfloat16: exact codes, 16-bit activations
     compiled        that under torch.compile
-    int8            bfloat16, but linear layers as int8 products; activations are rounded to eight bits as they come
+    int8            bfloat16, but linear layers and 2-d convolutions as int8 products of rounded activations
     vmap            the members of a block side by side
     triton          vmap, with linear layers that read their weights once, for GPUs
 
@@ -144,6 +144,7 @@ def _one_by_one(
         rows = []
         for member, x in zip(members, each, strict=True):
             if held != [member]:
+                held.clear()  # what is broken off leaves no member behind
                 for write in writers:
                     write(member)
                 held[:] = [member]

@@ -39,14 +39,14 @@ def graph_of(model: nn.Module) -> Graph:
     except Exception:  # whatever a network's code does with a symbol in place of a tensor
         return Graph({})
     modules = dict(model.named_modules(remove_duplicate=False))
-    norms, relus, ends = {}, [], {}
+    norms, behind, relus, ends = {}, {}, [], {}
     for name, before in _chains(nodes, modules):
         own, other = modules[name], modules.get(str(before.target)) if before.op == "call_module" else None
         if type(own) in NORMS and getattr(own, "running_mean", None) is not None and type(other) in LAYERS:
-            norms[str(before.target)] = name
+            norms[str(before.target)], behind[name] = name, str(before.target)
         if type(own) is nn.ReLU and (type(other) in FRESH or before.target in SUMS or _kept(before, modules)):
             relus.append(name)
-            layer = next((layer for layer, norm in norms.items() if norm == before.target), str(before.target))
+            layer = behind.get(str(before.target), str(before.target))
             if type(modules.get(layer)) in LAYERS:
                 ends[layer] = name
     return Graph(norms, tuple(relus), ends)

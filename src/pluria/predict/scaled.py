@@ -57,6 +57,8 @@ class Scaled(nn.Module):
         y: Tensor = self.layer(x)
         if isinstance(self.layer, nn.Linear):
             return self._spread(y.view(-1, y.shape[-1])).view(y.shape)
+        if y.ndim < self.layer.weight.ndim:  # one example, without an axis for them
+            return self._spread(y.unsqueeze(0)).squeeze(0)
         return self._spread(y)
 
     def _spread(self, y: Tensor) -> Tensor:

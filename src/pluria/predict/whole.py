@@ -22,7 +22,7 @@ from pluria.core.rounded import Rounded
 from pluria.numbers.format import Integer
 from pluria.predict import whole_images
 from pluria.predict.scaled import Scaled
-from pluria.predict.whole_images import WholeImages
+from pluria.predict.whole_images import WholeImages, check_dtype
 
 CHUNK = 512
 """Rows at a time, so that sums stay in the cache."""
@@ -39,6 +39,7 @@ class Whole(Scaled):
         layer.weight = nn.Parameter(torch.empty_like(layer.weight, dtype=torch.int8), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_dtype(x)
         flat = x.reshape(-1, x.shape[-1]).contiguous()
         out = torch.empty(len(flat), len(self.scale), dtype=torch.bfloat16)
         for start in range(0, len(flat), CHUNK):
@@ -59,13 +60,13 @@ def whole(layer: nn.Module, family: Family) -> Scaled:
     """The layer as int8 products where it can be one."""
     if not fits(family):
         return Scaled(layer)  # type: ignore[arg-type]
-    if type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16:
+    if type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16 and layer.weight.device.type == "cpu":
         return Whole(layer)
     return WholeImages(layer) if whole_images.serves(layer) else Scaled(layer)  # type: ignore[arg-type]
 
 
 def fits(family: Family) -> bool:
-    """Whether all members' codes lie within -127..127."""
+    """Whether all members' codes are whole numbers within -127..127."""
     if isinstance(family, Joined):
         return all(map(fits, family.parts))
     form = family.grid(0).format if isinstance(family, Rounded | Coded) else None

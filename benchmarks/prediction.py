@@ -11,9 +11,11 @@ waits for its turns; it needs this checkout's `src` on its path.
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -21,6 +23,7 @@ import typer
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
+import pluria
 from benchmarks.networks import Case, case
 from benchmarks.sides import Ratio, keep, ratio, turns
 from pluria.core.ensemble import Ensemble
@@ -110,8 +113,12 @@ class Other:
     def __init__(self, python: str, name: str, rows: int, members: int, clock: str) -> None:
         self.clock = clock
         line = [python, "-m", "benchmarks.uncertainty", name, str(rows), str(members), str(torch.get_num_threads())]
-        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.said = self._answer()
+        # The networks are Pluria's; the other Python need not have it.
+        held = {**os.environ, "PYTHONPATH": str(Path(pluria.__file__).parents[1])}
+        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=held)
+        if not (said := self._answer()):
+            raise RuntimeError(f"torch-uncertainty does not run in {python}; what it said stands above")
+        self.said = said
 
     def _answer(self) -> str:
         assert self.process.stdout is not None

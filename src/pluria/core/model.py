@@ -82,10 +82,20 @@ def working_copy(
     channels_last: bool = False,
 ) -> nn.Module:
     """A copy of the model in evaluation mode without gradients, for members to be written into."""
-    twin = copy.deepcopy(model).eval().requires_grad_(False)
+    # Parameters that are cast anyway are cast as they are copied: not twice, and without the memory for both.
+    cast = {id(one): _cast(one, dtype) for one in model.parameters() if dtype is not None and _casts(one, dtype)}
+    twin = copy.deepcopy(model, dict[int, object](cast)).eval().requires_grad_(False)
     twin = twin.to(device=device, dtype=dtype)
     # A copy in channels-last order changes only tensors with four axes.
     return twin.to(memory_format=torch.channels_last) if channels_last else twin  # type: ignore[call-overload]
+
+
+def _casts(value: nn.Parameter, dtype: torch.dtype) -> bool:
+    return type(value) is nn.Parameter and value.is_floating_point() and not value.is_meta and value.dtype != dtype
+
+
+def _cast(value: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
+    return nn.Parameter(value.detach().to(dtype), requires_grad=False)
 
 
 def tensors(model: nn.Module) -> Mapping[str, Tensor]:

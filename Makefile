@@ -40,25 +40,29 @@ docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 # UNCERTAINTY names a Python that has torch-uncertainty, MERGEKIT an executable mergekit-pytorch, to stand beside ours.
-# Compiling needs a C++ compiler.
+# Compiling needs a C++ compiler. Sixteen copies of the encoder beside others take 24 GB: they stand alone, without stacks.
 UNCERTAINTY ?=
 MERGEKIT ?=
 RESNET := data/cifar10_resnets/resnet20.safetensors
+EIGHT := --members 8 --repeats 2 --no-vmap
 BESIDE := $(if $(UNCERTAINTY),--uncertainty $(UNCERTAINTY))
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.rounding
 	$(BIN)/python -m benchmarks.writing
 	$(BIN)/python -m benchmarks.ahead
-	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --out bars-resnet20
-	-$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --no-copies --backend compiled --batch 128 --out bars-resnet20-compiled
-	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 --members 8 --no-vmap --no-copies --backend int8 --out bars-resnet20-int8
+	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 $(EIGHT) --out bars-resnet20
+	-$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 $(EIGHT) --no-copies --backend compiled --batch 128 --out bars-resnet20-compiled
+	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 $(EIGHT) --no-copies --backend int8 --out bars-resnet20-int8
+	$(BIN)/python -m benchmarks.prediction bert --rows 32 $(EIGHT) --no-copies --backend bfloat16 --out bars-bert-bfloat16
+	$(BIN)/python -m benchmarks.prediction bert --rows 32 $(EIGHT) --no-copies --backend int8 --out bars-bert-int8
+	$(BIN)/python -m benchmarks.products
 	$(BIN)/python -m benchmarks.profile resnet20 --rows 256
-	$(BIN)/python -m benchmarks.prediction bert --rows 32 --members 8 --no-vmap --no-copies --backend bfloat16 --out bars-bert-bfloat16
-	$(BIN)/python -m benchmarks.prediction bert --rows 32 --members 8 --no-vmap --no-copies --backend int8 --out bars-bert-int8
-	$(BIN)/python -m benchmarks.prediction resnet20 $(BESIDE)
-	$(BIN)/python -m benchmarks.prediction bert --rows 4 $(BESIDE)
-	$(BIN)/python -m benchmarks.prediction vit $(BESIDE)
+	$(BIN)/python -m benchmarks.profile bert --rows 8 --backend int8
+	$(BIN)/python -m benchmarks.prediction resnet20 --rows 512 --repeats 2 $(BESIDE)
+	$(BIN)/python -m benchmarks.prediction bert --rows 4 --repeats 2 --members 1 --members 4 --members 8 $(BESIDE)
+	$(BIN)/python -m benchmarks.prediction bert --rows 4 --repeats 2 --members 16 --no-vmap --out prediction-bert-16
+	$(BIN)/python -m benchmarks.prediction vit --rows 64 --repeats 2 $(BESIDE)
 	$(BIN)/python -m benchmarks.fidelity
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.pages

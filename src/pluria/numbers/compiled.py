@@ -247,24 +247,18 @@ def round_range(memory: Any, grid: Any, address: Address, unit: bool, start: int
 
 
 @compiled
-def round_noted(memory: Any, grid: Any, notes: Any, address: Address, unit: bool, start: int, stop: int) -> None:
-    """`round_range` for integers from `notes` (`strata.py`): held, and what each block of it serves.
-
-    A block that does not serve this member is noted first. `start` is a multiple of BLOCK.
-    """
-    target, _, _, source, source16, half, order = memory
+def note_range(memory: Any, grid: Any, notes: Any, address: Address, start: int, stop: int) -> None:
+    """Note the blocks of start..stop-1 that do not serve this member yet; `start` is a multiple of BLOCK."""
+    _, _, _, source, source16, half, _ = memory
     scale, zero, layout, _, rule = grid
     held, serves = notes
-    behind, stratum = np.uint32(np.uint32(address[5]) & BEHIND), np.uint32(np.uint32(address[5]) >> TWENTY)
-    s, z, known = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), start
-    words, wide, ones = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.float32), np.ones(BLOCK, np.float32)
-    rounded, narrowed = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint16)
-    straight, runs = order.size == 0 and target.size > 0, long(layout)
+    words, wide = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.float32)
+    s, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    behind = np.uint32(np.uint32(address[5]) & BEHIND)
     for a in range(start, stop, BLOCK):
-        b, fresh = min(a + BLOCK, stop), serves[a // BLOCK] != behind
-        if b > known and (fresh or not runs):
-            known = spread(s, z, scale, zero, layout, a, b - a)
-        if fresh:
+        b = min(a + BLOCK, stop)
+        if serves[a // BLOCK] != behind:
+            spread(s, z, scale, zero, layout, a, b - a)
             fill_words(words[: (b - a + 7) // 8 * 8], np.uint64(a // 4), address)
             values = wide[: b - a] if source16.size > 0 else source[a:b]
             if source16.size > 0:
@@ -272,13 +266,29 @@ def round_noted(memory: Any, grid: Any, notes: Any, address: Address, unit: bool
             if not note(held[a:b], values, words, behind, s, z, rule[0]):
                 raise ValueError("a weight is NaN that was a number when its grid was fitted; draw the members anew")
             serves[a // BLOCK] = behind
-        out, c = target[a:b] if straight else rounded[: b - a], a
-        while runs and c < b:
-            at, end = locate(layout, c)
-            d = min(b, end)
-            pick_run(out[c - a : d - a], held[c:d], stratum, ONE if unit else scale[at], zero[at])
-            c = d
-        if not runs:
+
+
+@compiled
+def round_noted(memory: Any, grid: Any, notes: Any, address: Address, unit: bool, start: int, stop: int) -> None:
+    """`round_range` for integers from `notes` (`strata.py`): held, and what each block of it serves."""
+    note_range(memory, grid, notes, address, start, stop)  # a pass of its own: both at once leave the cache
+    target, _, _, _, _, _, order = memory
+    scale, zero, layout, _, _ = grid
+    held, stratum = notes[0], np.uint32(np.uint32(address[5]) >> TWENTY)
+    s, z, known = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), start
+    rounded, narrowed, ones = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint16), np.ones(BLOCK, np.float32)
+    straight, runs, a, b = order.size == 0 and target.size > 0, long(layout), start, start
+    while b < stop:
+        a, b = b, min(b + BLOCK, stop)
+        if runs:
+            at, end = locate(layout, a)
+            b = min(b, end)
+        elif b > known:
+            known = spread(s, z, scale, zero, layout, a, b - a)
+        out = target[a:b] if straight else rounded[: b - a]
+        if runs:
+            pick_run(out, held[a:b], stratum, ONE if unit else scale[at], zero[at])
+        else:
             pick(out, held[a:b], stratum, ones if unit else s, z)
         put(memory, out, narrowed, a, unit)
 

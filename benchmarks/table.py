@@ -26,7 +26,7 @@ def rows(files: list[Path]) -> list[tuple[str, ...]]:
         for one in content.get("ratios", []):
             bar = "" if one.get("bar") is None else f"{one['bar']:g}"
             spread = f"{one['low']:.3g} to {one['high']:.3g}"
-            found.append((file.stem, one["what"], f"{one['ratio']:.3g}", spread, bar, where))
+            found.append((_name(file), one["what"], f"{one['ratio']:.3g}", spread, bar, where))
     return found
 
 
@@ -35,9 +35,15 @@ def main(
 ) -> None:
     """Print the ratios of all results."""
     table = Table("benchmark", "ratio of", "median", "spread", "bar", "measured on")
-    for row in rows(files or sorted(RESULTS.glob("*.json"))):
+    for row in rows(files or sorted(RESULTS.rglob("*.json"))):
         table.add_row(*row)
     Console(width=160).print(table)
+
+
+def _name(file: Path) -> str:
+    """With the folder, where results of another machine lie in one of their own."""
+    found = file.with_suffix("")
+    return str(found.relative_to(RESULTS)) if found.is_relative_to(RESULTS) else found.name
 
 
 if __name__ == "__main__":

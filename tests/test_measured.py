@@ -10,12 +10,14 @@ from torch import nn
 
 from benchmarks import (
     ahead,
+    fidelity,
     files,
     generate,
     growth,
     memory,
     merge,
     prediction,
+    products,
     profile,
     rounding,
     serve,
@@ -68,7 +70,7 @@ def test_what_is_kept_is_in_the_table(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_every_ratio_stands_in_the_table_once() -> None:
-    found = table.rows(sorted(sides.RESULTS.glob("*.json")))
+    found = table.rows(sorted(sides.RESULTS.rglob("*.json")))
     assert len(found) > 100
     assert len({row[:2] for row in found}) == len(found)
     bars = {row[1]: row[4] for row in found if row[0] == "files" and row[4]}
@@ -78,7 +80,7 @@ def test_every_ratio_stands_in_the_table_once() -> None:
     }
 
 
-@pytest.mark.parametrize("file", sorted(sides.RESULTS.glob("*.json")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(sides.RESULTS.rglob("*.json")), ids=lambda file: file.stem)
 def test_stored_results_say_where_and_when_and_lie_within_their_spread(file: Path) -> None:
     held = json.loads(file.read_text())
     assert held["machine"]["date"] > "2026"
@@ -109,12 +111,16 @@ def test_ways_that_predictions_are_compared_with_give_what_members_give(small: C
 
 
 def test_writing(small: Case) -> None:
-    found = writing.measure(small, ("loop", "bfloat16"), 1, "cpu")
-    assert [one.what.split("writing a member by ")[1] for one in found] == [
-        "loop / a forward in float32",
-        "bfloat16 / a forward in float32",
-        "bfloat16 / a forward by bfloat16",
+    found = writing.measure(small, ("loop", "bfloat16"), "stratified", 1, "cpu")
+    assert [one.what for one in found] == [
+        "small, stratified: writing a member by loop, the mean of eight / a forward in float32",
+        "small, stratified: writing a member by bfloat16, the mean of eight / a forward in float32",
+        "small, stratified: writing a member by bfloat16, the mean of eight / a forward by bfloat16",
+        "small: writing the first of sixteen by loop / a forward in float32",
+        "small: writing the first of sixteen by bfloat16 / a forward in float32",
     ]
+    assert len(writing.measure(small, ("loop", "bfloat16"), "independent", 1, "cpu")) == 3
+    assert writing.Seconds([9.0], [1.0]).member == [2.0]
 
 
 def test_ahead(small: Case) -> None:
@@ -126,15 +132,32 @@ def test_ahead(small: Case) -> None:
 def test_rounding_and_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounding, "TURN", 0.0)
     rows = rounding.measure(8000, 1, "int4")
-    assert [row.name for row in rows] == list(rounding.WAYS)
-    assert rounding.table(rows).row_count == 4
-    assert len(rounding.stored(8000, 1, "int4", 1)) == 3
+    assert [row.name for row in rows] == list(rounding.ways())
+    assert rounding.table(rows).row_count == 5
+    assert len(rounding.stored(8000, 1, "int4", 1)) == 5
     one, speed = growth.writing(10_000, 1)
     assert one.what == "10,000 parameters: writing a member / copying its weights"
     assert speed > 0
     assert [found.what for found in growth.members_cost([1, 2], 1)] == [
         "K = 2: seconds per member / those at K = 1",
     ]
+
+
+def test_products_are_those_of_one_layer() -> None:
+    for ways in (products.linear(8, 16), products.convolution(16, 32, 4)):
+        shapes = {way: tuple(work().shape) for way, work in ways.items()}  # type: ignore[attr-defined]
+        assert {"float32", "bfloat16"} <= set(shapes)
+        assert len(set(shapes.values())) == 1
+
+
+def test_fidelity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logits, targets = torch.tensor([[[0.0, 0.0]], [[2.0, 2.0]]]), torch.tensor([1])
+    assert fidelity.figures(logits, targets) == {"nll": pytest.approx(0.6931, abs=1e-4), "error": 1.0}
+    assert fidelity._spread([0.5], 100) == "50.0000"
+    assert fidelity._spread([0.5, 0.7], 1) == "0.6000 ± 0.1414"
+    monkeypatch.chdir(tmp_path)
+    fidelity.main()
+    assert "no data/cifar10_resnets/resnet20.safetensors" in capsys.readouterr().out
 
 
 def test_memory(small: Case, monkeypatch: pytest.MonkeyPatch) -> None:

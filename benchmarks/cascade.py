@@ -28,8 +28,8 @@ def main(
     out: Annotated[Path | None, typer.Option("--json", help="Keep the figures in this file.")] = None,
 ) -> None:
     """Print the forwards that a cascade asks for where the first k views are asked of every image."""
+    make = "pluria run experiments/cascade/recipe.yaml --out out/cascade"
     if not (folder / "predictions" / "resnet20").is_dir():
-        make = "pluria run experiments/cascade/recipe.yaml --out out/cascade"
         return print(
             f"cascade: no members in {folder}; make them by `{make}` (the data: experiments/cascade/README.md)"
         )
@@ -38,13 +38,17 @@ def main(
     from experiments.cascade.run import equal
 
     torch.set_num_threads(1)
-    held, y = kept(folder, "int-4-gptq-8-views", NETWORKS[:1], 8), targets()
+    try:
+        held, y = kept(folder, "int-4-gptq-8-views", NETWORKS[:1], 8), targets()
+    except FileNotFoundError as error:
+        return print(f"cascade: {folder} is not complete, {error}; `{make}` goes on with it")
     rows = [{"task": task, **row} for task in ("nll", "error") for row in equal(held, range(8), y, task)]
     ratios = [asdict(_ratio(row)) for row in rows if row.get("cascade") is not None]
     found = {"machine": machine(), "ratios": ratios, "rows": rows}
     Console().print(table(found["rows"]))
     if out is not None:
         out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return None
 
 
 def _ratio(row: dict[str, Any]) -> Ratio:

@@ -22,13 +22,14 @@ from benchmarks.networks import WEIGHTS, case
 from benchmarks.sides import keep
 from pluria.pool import mean_probability
 from pluria.predict import gather, predict
+from pluria.predict.backends import Name
 from pluria.predict.choose import distance
 from pluria.sample import low_precision
 from pluria.score import ERROR, NLL, tally
 from pluria.zoo import read
 
 IMAGES = Path("data/cifar-10-batches-bin")
-WAYS = ("loop", "bfloat16", "int8")
+WAYS: tuple[Name, ...] = ("loop", "bfloat16", "int8")
 
 
 def figures(outputs: Tensor, targets: Tensor) -> dict[str, float]:
@@ -50,7 +51,7 @@ def main(
         made = low_precision(model, format="int4", members=members, key=seed)
         loop, targets = gather(predict(model, made, batches))
         for way in WAYS:
-            outputs = loop if way == "loop" else gather(predict(model, made, batches, backend=way))[0]  # type: ignore[arg-type]
+            outputs = loop if way == "loop" else gather(predict(model, made, batches, backend=way))[0]
             found[way].append({**figures(outputs, targets), "from the loop": distance(outputs, loop)})
     table = Table("back end", "NLL", "error, %", "from the loop")
     for way, rows in found.items():

@@ -5,7 +5,7 @@
 
 NETWORK is resnet20, vit or bert. All ways take turns within a round, on the same rows, batches and threads. The back
 end is chosen once, before. torch-uncertainty runs in the environment of the Python that is named, in a process that
-waits for its turns; it needs this checkout's `src` on its path.
+waits for its turns; this checkout's `src` is put on its path, so Pluria need not be installed there.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class Other:
     def __init__(self, python: str, name: str, rows: int, members: int, clock: str) -> None:
         self.clock = clock
         line = [python, "-m", "benchmarks.uncertainty", name, str(rows), str(members), str(torch.get_num_threads())]
-        # The networks are Pluria's; the other Python need not have it.
-        held = {**os.environ, "PYTHONPATH": str(Path(pluria.__file__).parents[1])}
+        path = filter(None, [str(Path(pluria.__file__).parents[1]), os.environ.get("PYTHONPATH")])
+        held = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
         self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=held)
         if not (said := self._answer()):
             raise RuntimeError(f"torch-uncertainty does not run in {python}; what it said stands above")

@@ -9,6 +9,7 @@ such products, whatever is done about the rest.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Annotated
 
@@ -48,11 +49,10 @@ def convolution(inputs: int, outputs: int, size: int) -> Ways:
         "bfloat16": lambda: F.conv2d(half, halves, padding=1),
     }
     if whole_images.exact():
-        bytes_, ones = torch.randint(0, 256, x.shape, dtype=torch.uint8).to(memory_format=last), torch.ones(outputs)
-        codes = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False, device="meta")
-        codes.weight = nn.Parameter(torch.randint(-7, 8, layer.weight.shape, dtype=torch.int8), requires_grad=False)
-        packed, points = whole_images._packed(codes, ones, 0, x.shape), torch.zeros(outputs, dtype=torch.int64)
-        ways["int8"] = lambda: whole_images._multiplied(codes, bytes_, packed, ones, points, 0)
+        whole = torch.randint(0, 256, x.shape, dtype=torch.uint8).to(memory_format=last)
+        made = whole_images.WholeImages(copy.deepcopy(layer).bfloat16())
+        made.layer.weight.random_(-7, 8)
+        ways["int8"] = lambda: made._product(whole, 0)
     return ways
 
 

@@ -47,7 +47,13 @@ def as_python() -> Callable[..., ModuleType]:
 @pytest.fixture(scope="session")
 def interpreted(as_python: Callable[..., ModuleType]) -> ModuleType:
     """The loops of rounding with the compiler switched off."""
-    return as_python(compiled, compiled_philox, compiled_storage, compiled_strata)
+    return as_python(compiled, compiled_philox, compiled_storage)
+
+
+@pytest.fixture(scope="session")
+def interpreted_notes(as_python: Callable[..., ModuleType]) -> ModuleType:
+    """Those of notes."""
+    return as_python(compiled_strata, compiled_philox, compiled_storage, compiled)
 
 
 @pytest.fixture
@@ -55,4 +61,6 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """Run a test on the loops as compiled, or as plain Python, or without them on torch alone."""
     if request.param != "compiled":
         module = request.getfixturevalue("interpreted") if request.param == "interpreted" else None
+        notes = request.getfixturevalue("interpreted_notes") if request.param == "interpreted" else None
         monkeypatch.setattr(kernel, "_loops", lambda: module)
+        monkeypatch.setattr(kernel, "_noted", lambda: notes)

@@ -168,9 +168,9 @@ def test_activations_in_float32_are_refused(layer: nn.Module, shape: tuple[int, 
 @pytest.fixture
 def unlike(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Products that are half of what they should be."""
-    right = whole_images._multiplied
+    right = whole_images.WholeImages._product
     whole_images.exact.cache_clear()
-    monkeypatch.setattr(whole_images, "_multiplied", lambda *given: right(*given) / 2)
+    monkeypatch.setattr(whole_images.WholeImages, "_product", lambda *given: right(*given) / 2)
     yield
     whole_images.exact.cache_clear()
 

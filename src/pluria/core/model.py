@@ -91,7 +91,7 @@ def working_copy(
 
 
 def _casts(value: nn.Parameter, dtype: torch.dtype) -> bool:
-    return type(value) is nn.Parameter and value.is_floating_point() and not value.is_meta and value.dtype != dtype
+    return type(value) is nn.Parameter and value.is_floating_point() and value.dtype != dtype
 
 
 def _cast(value: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:

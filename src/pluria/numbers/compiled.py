@@ -17,7 +17,6 @@ import numpy as np
 from pluria.numbers.compiled_by import compiled
 from pluria.numbers.compiled_philox import Address, Words, fill_words
 from pluria.numbers.compiled_storage import EXPONENT, Array, Layout, Patterns, cut, narrow, scatter, shrink, widen
-from pluria.numbers.compiled_strata import BEHIND, TWENTY, note, pick, pick_run
 
 BLOCK = 1024
 """Elements per block, a multiple of four: slices cost too much for fewer, and arrays of more leave the cache."""
@@ -186,6 +185,30 @@ def round_table(
 
 
 @compiled
+def ahead(
+    s: Array, z: Array, scale: Array, zero: Array, layout: Layout, runs: bool, a: int, stop: int, known: int
+) -> tuple[int, int, int]:
+    """Where the block from `a` on ends, and the scale that all of it has if `runs`; else `s` and `z` are spread.
+
+    The last number is how far `s` and `z` are known, from one block to the next.
+    """
+    b = min(a + BLOCK, stop)
+    if runs:
+        at, end = locate(layout, a)
+        return min(b, end), at, known
+    return b, 0, spread(s, z, scale, zero, layout, a, b - a) if b > known else known
+
+
+@compiled
+def read(wide: Array, source: Array, source16: Patterns, half: bool, a: int, b: int) -> Array:
+    """The weights a..b-1 in float32, in `wide` where they are not so in memory."""
+    if source16.size == 0:
+        return source[a:b]
+    widen(wide[: b - a], source16[a:b], half)
+    return wide[: b - a]
+
+
+@compiled
 def put(memory: Any, values: Array, scratch: Patterns, at: int, exact: bool) -> None:
     """Write rounded values, those of the elements from `at` on, where `memory` wants them; `exact` in 16 bits or not.
 
@@ -223,18 +246,11 @@ def round_range(memory: Any, grid: Any, address: Address, unit: bool, start: int
     straight = order.size == 0 and target.size > 0
     runs, a, b = kind == INTEGER and long(layout), start, start
     while b < stop:
-        a, b = b, min(b + BLOCK, stop)
-        if runs:
-            at, end = locate(layout, a)
-            b = min(b, end)
-        elif b > known:
-            known = spread(s, z, scale, zero, layout, a, b - a)
+        a = b
+        b, at, known = ahead(s, z, scale, zero, layout, runs, a, stop, known)
         fill_words(words[: (b - a + 7) // 8 * 8], np.uint64(a // 4), address)
-        times = ones if unit else s
-        values = wide[: b - a] if source16.size > 0 else source[a:b]
+        times, values = ones if unit else s, read(wide, source, source16, half, a, b)
         out = target[a:b] if straight else rounded[: b - a]
-        if source16.size > 0:
-            widen(values, source16[a:b], half)
         if runs:
             round_run(out, values, words, mask, scale[at], ONE if unit else scale[at], zero[at], rule[0])
         elif kind == INTEGER:
@@ -244,53 +260,6 @@ def round_range(memory: Any, grid: Any, address: Address, unit: bool, start: int
         else:
             round_table(out, values, words, mask, s, times, low, high, rule)
         put(memory, out, narrowed, a, unit and kind == INTEGER)
-
-
-@compiled
-def note_range(memory: Any, grid: Any, notes: Any, address: Address, start: int, stop: int) -> None:
-    """Note the blocks of start..stop-1 that do not serve this member yet; `start` is a multiple of BLOCK."""
-    _, _, _, source, source16, half, _ = memory
-    scale, zero, layout, _, rule = grid
-    held, serves = notes
-    words, wide = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.float32)
-    s, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    behind = np.uint32(np.uint32(address[5]) & BEHIND)
-    for a in range(start, stop, BLOCK):
-        b = min(a + BLOCK, stop)
-        if serves[a // BLOCK] != behind:
-            spread(s, z, scale, zero, layout, a, b - a)
-            fill_words(words[: (b - a + 7) // 8 * 8], np.uint64(a // 4), address)
-            values = wide[: b - a] if source16.size > 0 else source[a:b]
-            if source16.size > 0:
-                widen(values, source16[a:b], half)
-            if not note(held[a:b], values, words, behind, s, z, rule[0]):
-                raise ValueError("a weight is NaN that was a number when its grid was fitted; draw the members anew")
-            serves[a // BLOCK] = behind
-
-
-@compiled
-def round_noted(memory: Any, grid: Any, notes: Any, address: Address, unit: bool, start: int, stop: int) -> None:
-    """`round_range` for integers from `notes` (`strata.py`): held, and what each block of it serves."""
-    note_range(memory, grid, notes, address, start, stop)  # a pass of its own: both at once leave the cache
-    target, _, _, _, _, _, order = memory
-    scale, zero, layout, _, _ = grid
-    held, stratum = notes[0], np.uint32(np.uint32(address[5]) >> TWENTY)
-    s, z, known = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), start
-    rounded, narrowed, ones = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint16), np.ones(BLOCK, np.float32)
-    straight, runs, a, b = order.size == 0 and target.size > 0, long(layout), start, start
-    while b < stop:
-        a, b = b, min(b + BLOCK, stop)
-        if runs:
-            at, end = locate(layout, a)
-            b = min(b, end)
-        elif b > known:
-            known = spread(s, z, scale, zero, layout, a, b - a)
-        out = target[a:b] if straight else rounded[: b - a]
-        if runs:
-            pick_run(out, held[a:b], stratum, ONE if unit else scale[at], zero[at])
-        else:
-            pick(out, held[a:b], stratum, ones if unit else s, z)
-        put(memory, out, narrowed, a, unit)
 
 
 @compiled

@@ -7,7 +7,7 @@ and dtypes, non-contiguous tensors, no Numba) takes the reference. The loops are
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import ModuleType
 
 import numpy as np
@@ -76,14 +76,11 @@ def round_stochastic(
     if rows is not None:
         loops.round_rows(memory, rules, address, unit, rows.numpy(), tensor[0].numel())
         return out
-    notes = strata.arrays(tensor.numel(), loops.BLOCK) if strata is not None and kind == loops.INTEGER else None
-
-    def work(start: int, stop: int) -> None:
-        if notes is None:
-            loops.round_range(memory, rules, address, unit, start, stop)
-        else:
-            loops.round_noted(memory, rules, notes, address, unit, start, stop)
-
+    if strata is None or kind != loops.INTEGER:
+        work = partial(loops.round_range, memory, rules, address, unit)
+    else:
+        notes = strata.arrays(tensor.numel(), loops.BLOCK)
+        work = partial(_noted().round_noted, memory, rules, notes, address, unit)
     share(work, tensor.numel(), loops.BLOCK)
     return out
 
@@ -107,6 +104,13 @@ def _loops() -> ModuleType | None:
         warnings.warn(f"rounding takes the slow path, since Numba cannot be imported ({error})", stacklevel=2)
         return None
     return compiled
+
+
+@lru_cache(maxsize=1)
+def _noted() -> ModuleType:
+    from pluria.numbers import compiled_strata
+
+    return compiled_strata
 
 
 def _plain(tensor: Tensor, dtypes: tuple[torch.dtype, ...], *, last: bool = False) -> bool:

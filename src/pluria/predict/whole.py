@@ -9,7 +9,6 @@ Source: Dettmers et al., "LLM.int8()", NeurIPS 2022, section 2 (vector-wise quan
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from pluria.core.rounded import Rounded
 from pluria.numbers.format import Integer
 from pluria.predict import whole_images
 from pluria.predict.scaled import Scaled
-from pluria.predict.whole_images import WholeImages, check_dtype
+from pluria.predict.whole_images import WholeImages, check_dtype, loops
 
 CHUNK = 512
 """Rows at a time, so that sums stay in the cache."""
@@ -33,9 +32,6 @@ class Whole(Scaled):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
-        from pluria.numbers import activations  # imports Numba, which only this way of running needs
-
-        self.loops: ModuleType = activations
         layer.weight = nn.Parameter(torch.empty_like(layer.weight, dtype=torch.int8), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,10 +46,10 @@ class Whole(Scaled):
         whole, steps = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(x))
         q, s = whole.numpy(), steps.numpy()
         # In this thread alone: a chunk is too small to wake another for.
-        self.loops.quantise(q, s, _halves(x), 0, len(x))
+        loops().quantise(q, s, _halves(x), 0, len(x))
         sums = torch._int_mm(whole, self.layer.weight.t()).numpy()
         scale, shift, halves = self.scale.numpy(), self.shift.numpy(), _halves(out)
-        self.loops.spread_sums(halves, sums, s, scale, shift, 0, len(x))
+        loops().spread_sums(halves, sums, s, scale, shift, 0, len(x))
 
 
 def whole(layer: nn.Module, family: Family) -> Scaled:

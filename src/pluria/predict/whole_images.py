@@ -44,7 +44,9 @@ class WholeImages(Scaled):
         self.points = torch.zeros_like(self.ones, dtype=torch.int64)
         self.packed: dict[tuple[int, torch.Size], Tensor] = {}
         self.tables: tuple[Floats, Floats] | None = None
-        layer.weight = nn.Parameter(_plain_codes(layer.weight), requires_grad=False)
+        # In the order that codes are written in, whatever that of the layer is.
+        codes = torch.empty_like(layer.weight, dtype=torch.int8, memory_format=torch.contiguous_format)
+        layer.weight = nn.Parameter(codes, requires_grad=False)
 
     def renew(self) -> None:
         """Forget what was made of the member before."""
@@ -72,10 +74,16 @@ class WholeImages(Scaled):
 
     def _product(self, whole: Tensor, middle: int) -> Tensor:
         """Sums of codes times bytes less `middle`, bfloat16, channels last."""
-        kind = middle, whole.shape[1:]
+        kind, place = (middle, whole.shape[1:]), _place(self.layer)
         if kind not in self.packed:
-            self.packed[kind] = _packed(self.layer, self.ones, middle, whole.shape)
-        return _multiplied(self.layer, whole, self.packed[kind], self.ones, self.points, middle)
+            self.packed[kind] = torch.ops.onednn.qconv_prepack(
+                self.layer.weight, self.ones, 1.0, middle, *place, whole.shape
+            )
+        last: Any = (1.0, 0, torch.bfloat16, "none", [], "")
+        made: Tensor = torch.ops.onednn.qconv2d_pointwise(
+            whole, 1.0, middle, self.packed[kind], self.ones, self.points, None, *place, *last
+        )
+        return made
 
     def _of_both(self, whole: Tensor, signed: Tensor) -> Tensor:
         """The same where some images have negative numbers and some have none."""
@@ -86,9 +94,9 @@ class WholeImages(Scaled):
     def _spread_images(self, y: Tensor, steps: Floats) -> Tensor:
         """step scale y + shift, or the least that is given, in place."""
         if self.tables is None:
-            often = max(1, _loops().PART // y.shape[1])
+            often = max(1, loops().PART // y.shape[1])
             self.tables = self.scale.repeat(often).numpy(), self.shift.repeat(often).numpy()
-        _share(_loops().spread_images, (_patterns(y), steps, *self.tables, self.least), y)
+        _share(loops().spread_images, (_patterns(y), steps, *self.tables, self.least), y)
         return y
 
 
@@ -117,14 +125,14 @@ def exact() -> bool:
 
 
 def _is_exact(middle: int, groups: int) -> bool:
-    layer = nn.Conv2d(16, 16, 3, padding=1, groups=groups, bias=False, device="meta")
-    layer.weight = nn.Parameter(torch.full(layer.weight.shape, 127, dtype=torch.int8, device="cpu"), False)
-    layer.weight[::2].neg_()
-    x, ones = torch.full((2, 16, 5, 5), 255, dtype=torch.uint8, device="cpu"), torch.ones(16, device="cpu")
-    x = x.contiguous(memory_format=torch.channels_last)
-    packed = _packed(layer, ones, middle, x.shape)
-    made = _multiplied(layer, x, packed, ones, torch.zeros_like(ones, dtype=torch.int64), middle)
-    return torch.equal(made, F.conv2d(x.float() - middle, layer.weight.float(), None, *_place(layer)).bfloat16())
+    """By the largest numbers there are."""
+    plain = nn.Conv2d(16, 16, 3, padding=1, groups=groups, bias=False, dtype=torch.bfloat16, device="meta")
+    layer = WholeImages(plain.to_empty(device="cpu"))  # which draws no random numbers
+    codes = layer.layer.weight.fill_(127)
+    codes[::2].neg_()
+    x = torch.full((2, 16, 5, 5), 255, dtype=torch.uint8, device="cpu").contiguous(memory_format=torch.channels_last)
+    wanted = F.conv2d(x.float() - middle, codes.float(), None, *_place(layer.layer))
+    return torch.equal(layer._product(x, middle), wanted.bfloat16())
 
 
 def check_dtype(x: Tensor) -> None:
@@ -137,28 +145,11 @@ def _place(layer: nn.Conv2d) -> Any:
     return layer.stride, layer.padding, layer.dilation, layer.groups
 
 
-def _plain_codes(weight: Tensor) -> Tensor:
-    """Room for codes in the order that they are written in."""
-    return torch.empty_like(weight, dtype=torch.int8, memory_format=torch.contiguous_format)
-
-
-def _packed(layer: nn.Conv2d, ones: Tensor, middle: int, shape: torch.Size) -> Tensor:
-    """Codes as oneDNN wants to have them for images of a shape."""
-    made: Tensor = torch.ops.onednn.qconv_prepack(layer.weight, ones, 1.0, middle, *_place(layer), shape)
-    return made
-
-
-def _multiplied(layer: nn.Conv2d, x: Tensor, packed: Tensor, ones: Tensor, points: Tensor, middle: int) -> Tensor:
-    last: Any = (1.0, 0, torch.bfloat16, "none", [], "")
-    made: Tensor = torch.ops.onednn.qconv2d_pointwise(x, 1.0, middle, packed, ones, points, None, *_place(layer), *last)
-    return made
-
-
 def _bytes(x: Tensor) -> tuple[Tensor, Floats, NDArray[np.uint8]]:
     """Bytes in the order of x, the step of each image, and which of them have negative numbers."""
     whole = torch.empty_like(x, dtype=torch.uint8)
     steps, signed = np.empty(len(x), np.float32), np.empty(len(x), np.uint8)
-    _share(_loops().quantise_images, (_flat(whole), steps, signed, _patterns(x)), x)
+    _share(loops().quantise_images, (_flat(whole), steps, signed, _patterns(x)), x)
     return whole, steps, signed
 
 
@@ -182,7 +173,8 @@ def _share(loop: Any, held: tuple[Any, ...], images: Tensor) -> None:
 
 
 @lru_cache(maxsize=1)
-def _loops() -> Any:
+def loops() -> Any:
+    """Compiled loops before and behind products, of images and of rows."""
     from pluria.numbers import activations  # imports Numba, which only this way of running needs
 
     return activations

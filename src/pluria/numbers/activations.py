@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pluria.numbers.compiled_by import compiled
-from pluria.numbers.compiled_storage import MAGNITUDE16, NAN16, Array, Patterns, narrow, widen
+from pluria.numbers.compiled_storage import MAGNITUDE16, NAN16, Array, Patterns, narrow, of_bfloat, to_bfloat, widen
 
 Whole = NDArray[np.int8]
 Bytes = NDArray[np.uint8]
@@ -59,7 +59,7 @@ def spread_sums(halves: Patterns, sums: Sums, steps: Array, scale: Array, shift:
 @compiled
 def quantise_images(whole: Bytes, steps: Array, signed: Bytes, halves: Patterns, first: int, last: int) -> None:
     """Bytes of the images first..last-1 of `halves` `[N, P]`, the step of each, and whether 128 was added."""
-    wide, ends = np.empty(PART, np.float32), np.empty(1, np.float32)
+    ends = np.empty(1, np.float32)
     end = ends.view(np.uint32)
     for n in range(first, last):
         image, top, below = halves[n], np.uint16(0), np.uint16(0)
@@ -72,29 +72,39 @@ def quantise_images(whole: Bytes, steps: Array, signed: Bytes, halves: Patterns,
         size, add = max(ends[0], LEAST), MIDDLE if minus else NONE
         most = TOP if minus else ALL
         steps[n], signed[n], inverse = size / most, minus, most / size
-        for start in range(0, image.size, PART):
-            part, out = image[start : start + PART], whole[n, start : start + PART]
-            widen(wide[: part.size], part, False)
-            for i in range(part.size):
-                out[i] = np.uint8(np.int32(((wide[i] * inverse + SHIFTER) - SHIFTER) + add))
+        out = whole[n]
+        for i in range(image.size):
+            out[i] = np.uint8(np.int32(((of_bfloat(image[i]) * inverse + SHIFTER) - SHIFTER) + add))
 
 
 @compiled
 def spread_images(
-    halves: Patterns, steps: Array, scale: Array, shift: Array, least: np.float32, first: int, last: int
+    halves: Patterns,
+    steps: Array,
+    scale: Array,
+    shift: Array,
+    others: Patterns,
+    least: np.float32,
+    first: int,
+    last: int,
 ) -> None:
-    """Images first..last-1 of `halves` `[N, P]`, channels last, times step and scale, plus shift, or `least`, in place.
+    """Images first..last-1 of `halves` `[N, P]`, channels last: step scale y + shift + other, or `least`, in place.
 
     scale, shift   of as many channels as there are, repeated to the length of a part
+    others         `[N, P]`, or empty where nothing is added
     """
-    wide, own = np.empty(scale.size, np.float32), np.empty(scale.size, np.float32)
+    own, more = np.empty(scale.size, np.float32), others.size > 0
     for n in range(first, last):
         for i in range(scale.size):
             own[i] = scale[i] * steps[n]
         for start in range(0, halves.shape[1], scale.size):
             part = halves[n, start : start + scale.size]
-            widen(wide[: part.size], part, False)
-            for i in range(part.size):
-                y = wide[i] * own[i] + shift[i]
-                wide[i] = least if y < least else y
-            narrow(part, wide[: part.size])
+            if more:
+                other = others[n, start : start + scale.size]
+                for i in range(part.size):
+                    y = of_bfloat(part[i]) * own[i] + shift[i] + of_bfloat(other[i])
+                    part[i] = to_bfloat(least if y < least else y)
+            else:
+                for i in range(part.size):
+                    y = of_bfloat(part[i]) * own[i] + shift[i]
+                    part[i] = to_bfloat(least if y < least else y)

@@ -58,11 +58,16 @@ def of_half(pattern: np.uint16) -> np.float32:
 @compiled
 def narrow(target: Patterns, values: Array) -> None:
     """Write float32 values as bit patterns (uint16) of bfloat16: to the nearest, ties to even."""
-    bits = values.view(np.uint32)
     for i in range(target.size):
-        x = bits[i]
-        nearest = (x + MAGNITUDE16 + ((x >> SIXTEEN) & ODD)) >> SIXTEEN
-        target[i] = NAN16 if (x & MAGNITUDE) > EXPONENT else nearest
+        target[i] = to_bfloat(values[i])
+
+
+@compiled
+def to_bfloat(value: np.float32) -> np.uint16:
+    """The pattern of bfloat16 that is nearest, ties to even."""
+    x = np.float32(value).view(np.uint32)
+    nearest = (x + MAGNITUDE16 + ((x >> SIXTEEN) & ODD)) >> SIXTEEN
+    return np.uint16(NAN16 if (x & MAGNITUDE) > EXPONENT else nearest)
 
 
 @compiled

@@ -67,7 +67,11 @@ def together() -> Iterator[None]:
 def _run(jobs: Sequence[Job]) -> None:
     total = sum(count for _, count, _ in jobs)
     threads = max(1, min(torch.get_num_threads(), total // SHARE))
-    pieces = _pieces(jobs, max(SHARE, total // (threads * PIECES)) if threads > 1 else max(1, total))
+    if threads == 1:
+        for work, count, _ in jobs:
+            work(0, count)
+        return
+    pieces = _pieces(jobs, max(SHARE, total // (threads * PIECES)))
     errors: list[BaseException] = []
 
     def some() -> None:
@@ -78,9 +82,7 @@ def _run(jobs: Sequence[Job]) -> None:
             errors.append(error)
 
     team = _team() if os.getpid() == HOME else None
-    if threads == 1:
-        some()
-    elif team is None:
+    if team is None:
         others = [_pool(os.getpid()).submit(some) for _ in range(threads - 1)]
         some()
         for other in others:

@@ -28,10 +28,12 @@ from pluria.core.params import memory
 from pluria.core.rounded import Rounded
 from pluria.numbers.threads import together
 from pluria.predict.fold import NORMS, graph_of
+from pluria.predict.images import images
 from pluria.predict.linear import in_tiles
 from pluria.predict.pieces import in_pieces
 from pluria.predict.rows import by_rows
 from pluria.predict.scaled import Layers, Scaled, Writer, scaled
+from pluria.predict.sums import Sums
 from pluria.predict.vmap import side_by_side
 from pluria.predict.whole import whole
 
@@ -39,6 +41,9 @@ Name = Literal["loop", "channels_last", "bfloat16", "compiled", "int8", "vmap", 
 NAMES: tuple[Name, ...] = ("loop", "channels_last", "bfloat16", "compiled", "int8", "vmap", "triton")
 PLAIN = ("loop", "vmap", "triton")
 """Ways that take the caller's dtype and memory order."""
+
+LAYERS: dict[Name, Layers] = {"bfloat16": images, "int8": whole}
+"""Layers of their own kind, by the way that has them."""
 
 NOTED = 2**28
 """Rounded weights of a network whose members are noted: half a gigabyte. Of more, memory is dearer than time."""
@@ -65,9 +70,9 @@ def backend(name: Name, model: nn.Module, ensemble: Ensemble, storage: Storage, 
             return (side_by_side if name == "vmap" else in_tiles)(twin, ensemble)
         return _one_by_one(twin, _plain(twin, ensemble, tensors(twin)), batch)
     dtype = torch.float32 if name == "channels_last" else torch.bfloat16
-    layers, drawn = (whole if name == "int8" else None), name != "compiled"
-    twin, writers = _fast(model, ensemble, storage.device, dtype, layers, drawn)
-    called = torch.compile(twin, dynamic=False) if name == "compiled" else twin
+    sums, drawn = Sums(), name != "compiled"
+    twin, writers = _fast(model, ensemble, storage.device, dtype, LAYERS.get(name), sums, drawn)
+    called = torch.compile(twin, dynamic=False) if name == "compiled" else sums.around(twin)
     return _one_by_one(twin, writers, batch, cast=dtype, called=called)
 
 
@@ -87,7 +92,13 @@ def floating(model: nn.Module) -> torch.dtype | None:
 
 
 def _fast(
-    model: nn.Module, ensemble: Ensemble, device: torch.device, dtype: torch.dtype, layers: Layers | None, drawn: bool
+    model: nn.Module,
+    ensemble: Ensemble,
+    device: torch.device,
+    dtype: torch.dtype,
+    layers: Layers | None,
+    sums: Sums,
+    drawn: bool,
 ) -> tuple[nn.Module, list[Writer]]:
     """A channels-last working copy with exact codes, and what writes a member into it; `drawn`: embeddings by rows."""
     twin = working_copy(model, device=device, dtype=dtype, channels_last=True)
@@ -97,7 +108,7 @@ def _fast(
     own, graph = dict(tensors(twin)), graph_of(twin)
     for name in graph.relus:
         twin.get_submodule(name).inplace = True  # type: ignore[assignment]
-    writers, served = scaled(twin, ensemble, graph, layers=layers)
+    writers, served = scaled(twin, ensemble, graph, layers=layers, sums=sums)
     some, tables = by_rows(twin, ensemble) if drawn else ([], set())
     rest = {name: value for name, value in own.items() if name not in served | tables}
     return twin, writers + some + _plain(twin, ensemble, rest)

@@ -1,10 +1,10 @@
-"""What a network's graph tells: which batch norm stands right behind which layer, which ReLU alone reads its input."""
+"""What a network's graph tells: which batch norm stands right behind which layer, which sum or ReLU alone reads it."""
 
 from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,13 +22,15 @@ SUMS = (operator.add, torch.add)
 @dataclass(frozen=True)
 class Graph:
     """`norms`: layers by name, each with the batch norm that can go into its scale; `relus` that may work in place;
-    `ends`: layers by name, each with the ReLU that alone reads it, or alone reads its norm.
+    `sums`: layers that a sum of two alone reads, or alone reads their norm; `ends`: layers by name, each with the ReLU
+    that alone reads it, its norm or its sum.
 
     All are empty where the network cannot be traced: control flow that looks at values, or code unknown to torch.fx.
     """
 
-    norms: dict[str, str]
+    norms: dict[str, str] = field(default_factory=dict)
     relus: tuple[str, ...] = ()
+    sums: frozenset[str] = frozenset()
     ends: dict[str, str] = field(default_factory=dict)
 
 
@@ -37,19 +39,29 @@ def graph_of(model: nn.Module) -> Graph:
     try:
         nodes = list(_Tracer().trace(model).nodes)
     except Exception:  # whatever a network's code does with a symbol in place of a tensor
-        return Graph({})
+        return Graph()
     modules = dict(model.named_modules(remove_duplicate=False))
-    norms, behind, relus, ends = {}, {}, [], {}
-    for name, before in _chains(nodes, modules):
-        own, other = modules[name], modules.get(str(before.target)) if before.op == "call_module" else None
+    once = _once(nodes, modules)
+    norms, relus, ends = {}, [], {}
+    layer_of = {
+        node: str(node.target) for node in nodes if once(node) and type(modules.get(str(node.target))) in LAYERS
+    }
+    summed = set()
+    for node in nodes:
+        if (owner := _owner(node, layer_of)) is not None:
+            layer_of[node] = owner
+            summed.add(owner)
+        before = node.args[0] if node.op == "call_module" and node.args else None
+        if not (isinstance(before, fx.Node) and len(before.users) == 1 and once(before) and once(node)):
+            continue
+        own, other, layer = modules[str(node.target)], modules.get(str(before.target)), layer_of.get(before)
         if type(own) in NORMS and getattr(own, "running_mean", None) is not None and type(other) in LAYERS:
-            norms[str(before.target)], behind[name] = name, str(before.target)
+            norms[str(before.target)], layer_of[node] = str(node.target), str(before.target)
         if type(own) is nn.ReLU and (type(other) in FRESH or before.target in SUMS or _kept(before, modules)):
-            relus.append(name)
-            layer = behind.get(str(before.target), str(before.target))
-            if type(modules.get(layer)) in LAYERS:
-                ends[layer] = name
-    return Graph(norms, tuple(relus), ends)
+            relus.append(str(node.target))
+            if layer is not None:
+                ends[layer] = str(node.target)
+    return Graph(norms, tuple(relus), frozenset(summed), ends)
 
 
 class _Added(fx.Proxy):
@@ -71,8 +83,18 @@ def _kept(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return isinstance(one, fx.Node) and type(own) in FRESH and len(one.users) == 1
 
 
-def _chains(nodes: list[fx.Node], modules: dict[str, nn.Module]) -> Iterator[tuple[str, fx.Node]]:
-    """Modules by name with the node before each, where both are called once and nothing else reads what is between."""
+def _owner(node: fx.Node, layer_of: dict[fx.Node, str]) -> str | None:
+    """The layer that a sum of two can go into: nothing else reads it, and what is added to in place is its own."""
+    if node.op != "call_function" or node.target not in (*SUMS, operator.iadd) or node.kwargs or len(node.args) != 2:
+        return None
+    for term in node.args[: 1 if node.target is operator.iadd else 2]:
+        if isinstance(term, fx.Node) and len(term.users) == 1 and term.op == "call_module" and term in layer_of:
+            return layer_of[term] if node.args[0] is not node.args[1] else None
+    return None
+
+
+def _once(nodes: list[fx.Node], modules: dict[str, nn.Module]) -> Callable[[fx.Node], bool]:
+    """Whether a node is a function, or a module that is called once, stands in one place, and has nobody listening."""
     calls = Counter(id(modules[str(node.target)]) for node in nodes if node.op == "call_module")
     places = Counter(map(id, modules.values()))
 
@@ -83,7 +105,4 @@ def _chains(nodes: list[fx.Node], modules: dict[str, nn.Module]) -> Iterator[tup
         heard = module._forward_hooks or module._forward_pre_hooks
         return calls[id(module)] == places[id(module)] == 1 and not heard
 
-    for node in nodes:
-        before = node.args[0] if node.op == "call_module" and node.args else None
-        if isinstance(before, fx.Node) and len(before.users) == 1 and once(before) and once(node):
-            yield str(node.target), before
+    return once

@@ -25,6 +25,7 @@ from pluria.numbers.format import Integer, Minifloat
 from pluria.numbers.grid import Grid
 from pluria.numbers.threads import together
 from pluria.predict.fold import Graph
+from pluria.predict.sums import Sums
 
 FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 """Torch's own layers that read their parts' weights without calling them."""
@@ -51,6 +52,10 @@ class Scaled(nn.Module):
 
     def cut(self) -> bool:
         """Give nothing below zero from now on, where the layer can do that by itself; whether it can."""
+        return False
+
+    def wait(self, sums: Sums) -> bool:
+        """Leave its end to the sum that alone reads what it gives, where the layer can wait; whether it can."""
         return False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,12 +86,13 @@ Layers = Callable[[nn.Module, Family], Scaled]
 
 
 def scaled(
-    twin: nn.Module, ensemble: Ensemble, graph: Graph, *, layers: Layers | None = None
+    twin: nn.Module, ensemble: Ensemble, graph: Graph, *, layers: Layers | None = None, sums: Sums | None = None
 ) -> tuple[list[Writer], set[str]]:
     """Put `Scaled` layers into `twin`, one for each layer whose members have codes: what writes them, and names served.
 
     `layers` makes another layer where it wants to.
-    What the graph says that a layer can take into itself, a batch norm or a ReLU, becomes an identity.
+    What the graph says that a layer can take into itself, a batch norm or a ReLU, becomes an identity; it takes a sum
+    into itself where `sums` looks out for it.
     """
     found: list[tuple[Family, Scaled, Channels]] = []
     served = set()
@@ -102,7 +108,8 @@ def scaled(
         if norm is not None:
             served |= {full for full in ensemble.families if full.rpartition(".")[0] == norm}
             put(twin, norm, nn.Identity())
-        if name in graph.ends and made.cut():
+        waits = name in graph.sums and sums is not None and made.wait(sums)
+        if name in graph.ends and waits == (name in graph.sums) and made.cut():
             put(twin, graph.ends[name], nn.Identity())
 
     def write(member: int) -> None:

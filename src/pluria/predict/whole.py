@@ -20,8 +20,9 @@ from pluria.core.family import Family, Joined
 from pluria.core.rounded import Rounded
 from pluria.numbers.format import Integer
 from pluria.predict import whole_images
+from pluria.predict.images import images, loops
 from pluria.predict.scaled import Scaled
-from pluria.predict.whole_images import WholeImages, check_dtype, loops
+from pluria.predict.whole_images import WholeImages, check_dtype
 
 CHUNK = 512
 """Rows at a time, so that sums stay in the cache."""
@@ -55,10 +56,10 @@ class Whole(Scaled):
 def whole(layer: nn.Module, family: Family) -> Scaled:
     """The layer as int8 products where it can be one."""
     if not fits(family):
-        return Scaled(layer)  # type: ignore[arg-type]
+        return images(layer, family)
     if type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16 and layer.weight.device.type == "cpu":
         return Whole(layer)
-    return WholeImages(layer) if whole_images.serves(layer) else Scaled(layer)  # type: ignore[arg-type]
+    return WholeImages(layer) if whole_images.serves(layer) else images(layer, family)  # type: ignore[arg-type]
 
 
 def fits(family: Family) -> bool:

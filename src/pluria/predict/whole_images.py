@@ -20,10 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pluria.numbers.threads import share
-from pluria.predict.scaled import Scaled
-
-Floats = NDArray[np.float32]
+from pluria.predict.images import Floats, Images, flat, loops, of_images, patterns, place, shared
 
 LOG = logging.getLogger("pluria.predict")
 MIDDLE = 128
@@ -33,55 +30,41 @@ MOST = 2**16
 """Products that 32 bits can add up, of bytes and int8."""
 
 
-class WholeImages(Scaled):
+class WholeImages(Images):
     """A convolution with int8 codes for weights, on bfloat16 images."""
-
-    layer: nn.Conv2d
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__(layer)
-        self.least = np.float32(-np.inf)
         self.points = torch.zeros_like(self.ones, dtype=torch.int64)
         self.packed: dict[tuple[int, torch.Size], Tensor] = {}
-        self.tables: tuple[Floats, Floats] | None = None
         # In the order that codes are written in, whatever that of the layer is.
         codes = torch.empty_like(layer.weight, dtype=torch.int8, memory_format=torch.contiguous_format)
         layer.weight = nn.Parameter(codes, requires_grad=False)
 
     def renew(self) -> None:
-        """Forget what was made of the member before."""
+        super().renew()
         self.packed.clear()
-        self.tables = None
-
-    def cut(self) -> bool:
-        """Give nothing below zero."""
-        self.least = np.float32(0)
-        return True
 
     def forward(self, x: Tensor) -> Tensor:
         check_dtype(x)
-        if x.ndim == 3:
-            y: Tensor = self(x.unsqueeze(0))
-            return y.squeeze(0)
-        if not len(x):
-            return F.conv2d(x, self.layer.weight.to(x.dtype), None, *_place(self.layer))
+        return super().forward(x)
+
+    def raw(self, x: Tensor) -> tuple[Tensor, Floats]:
         whole, steps, signed = _bytes(x.contiguous(memory_format=torch.channels_last))
         if signed.all() or not signed.any():
-            y = self._product(whole, MIDDLE * int(signed[0]))
-        else:
-            y = self._of_both(whole, torch.from_numpy(signed))
-        return self._spread_images(y.contiguous(memory_format=torch.channels_last), steps)
+            return self._product(whole, MIDDLE * int(signed[0])), steps
+        return self._of_both(whole, torch.from_numpy(signed)), steps
 
     def _product(self, whole: Tensor, middle: int) -> Tensor:
         """Sums of codes times bytes less `middle`, bfloat16, channels last."""
-        kind, place = (middle, whole.shape[1:]), _place(self.layer)
+        kind, where = (middle, whole.shape[1:]), place(self.layer)
         if kind not in self.packed:
             self.packed[kind] = torch.ops.onednn.qconv_prepack(
-                self.layer.weight, self.ones, 1.0, middle, *place, whole.shape
+                self.layer.weight, self.ones, 1.0, middle, *where, whole.shape
             )
         last: Any = (1.0, 0, torch.bfloat16, "none", [], "")
         made: Tensor = torch.ops.onednn.qconv2d_pointwise(
-            whole, 1.0, middle, self.packed[kind], self.ones, self.points, None, *place, *last
+            whole, 1.0, middle, self.packed[kind], self.ones, self.points, None, *where, *last
         )
         return made
 
@@ -91,21 +74,14 @@ class WholeImages(Scaled):
         y = torch.cat([self._product(_some(whole, own), MIDDLE * sign) for sign, own in enumerate(rows)])
         return _some(y, torch.cat(rows).argsort())
 
-    def _spread_images(self, y: Tensor, steps: Floats) -> Tensor:
-        """step scale y + shift, or the least that is given, in place."""
-        if self.tables is None:
-            often = max(1, loops().PART // y.shape[1])
-            self.tables = self.scale.repeat(often).numpy(), self.shift.repeat(often).numpy()
-        _share(loops().spread_images, (_patterns(y), steps, *self.tables, self.least), y)
-        return y
-
 
 def serves(layer: nn.Module) -> bool:
     """Whether a layer in bfloat16 can run as int8 products of images."""
-    if type(layer) is not nn.Conv2d or layer.weight.dtype != torch.bfloat16 or layer.weight.device.type != "cpu":
+    if not of_images(layer):
         return False
+    weight: Tensor = layer.weight  # type: ignore[assignment]
     plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return plain and layer.weight[0].numel() <= MOST and exact()
+    return plain and weight[0].numel() <= MOST and exact()
 
 
 @lru_cache(maxsize=1)
@@ -131,7 +107,7 @@ def _is_exact(middle: int, groups: int) -> bool:
     codes = layer.layer.weight.fill_(127)
     codes[::2].neg_()
     x = torch.full((2, 16, 5, 5), 255, dtype=torch.uint8, device="cpu").contiguous(memory_format=torch.channels_last)
-    wanted = F.conv2d(x.float() - middle, codes.float(), None, *_place(layer.layer))
+    wanted = F.conv2d(x.float() - middle, codes.float(), None, *place(layer.layer))
     return torch.equal(layer._product(x, middle), wanted.bfloat16())
 
 
@@ -141,40 +117,13 @@ def check_dtype(x: Tensor) -> None:
         raise TypeError(f"int8 products take activations in bfloat16; the network hands {x.dtype} to one of its layers")
 
 
-def _place(layer: nn.Conv2d) -> Any:
-    return layer.stride, layer.padding, layer.dilation, layer.groups
-
-
 def _bytes(x: Tensor) -> tuple[Tensor, Floats, NDArray[np.uint8]]:
     """Bytes in the order of x, the step of each image, and which of them have negative numbers."""
     whole = torch.empty_like(x, dtype=torch.uint8)
     steps, signed = np.empty(len(x), np.float32), np.empty(len(x), np.uint8)
-    _share(loops().quantise_images, (_flat(whole), steps, signed, _patterns(x)), x)
+    shared(loops().quantise_images, (flat(whole), steps, signed, patterns(x)), x)
     return whole, steps, signed
 
 
 def _some(images: Tensor, rows: Tensor) -> Tensor:
     return images[rows].contiguous(memory_format=torch.channels_last)
-
-
-def _flat(images: Tensor) -> Any:
-    """`[N, P]` of images whose channels lie last."""
-    return images.permute(0, 2, 3, 1).view(len(images), -1).numpy()
-
-
-def _patterns(images: Tensor) -> Any:
-    return _flat(images.view(torch.int16)).view(np.uint16)
-
-
-def _share(loop: Any, held: tuple[Any, ...], images: Tensor) -> None:
-    """Run a loop over images on all threads, in as many pieces: to hand out more takes as long as a piece."""
-    size, each = images[0].numel(), -(-len(images) // torch.get_num_threads())
-    share(lambda start, stop: loop(*held, start // size, stop // size), images.numel(), each * size)
-
-
-@lru_cache(maxsize=1)
-def loops() -> Any:
-    """Compiled loops before and behind products, of images and of rows."""
-    from pluria.numbers import activations  # imports Numba, which only this way of running needs
-
-    return activations

@@ -93,7 +93,7 @@ class Called(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.inner(x)
-        time.sleep(0.02)
+        time.sleep(0.05)
         return y - y.mean(0) if self.looks else y
 
 
@@ -133,7 +133,7 @@ def test_work_that_is_only_begun_is_waited_for() -> None:
         """Outputs that a device has not computed yet."""
 
         def cpu(self) -> None:
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     trial = module.Trial((0, 1), [[images()], [images()]], lambda x: x)
     assert trial.seconds(lambda members, each, output: Late(), None) >= 0.02  # type: ignore[arg-type, return-value]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pluria.numbers.compiled_by import compiled
-from pluria.numbers.compiled_storage import MAGNITUDE16, NAN16, Array, Patterns, narrow, of_bfloat, to_bfloat, widen
+from pluria.numbers.compiled_storage import MAGNITUDE16, NAN16, Array, Patterns, of_bfloat, to_bfloat
 
 Whole = NDArray[np.int8]
 Bytes = NDArray[np.uint8]
@@ -30,7 +30,7 @@ PART = 1024
 def quantise(whole: Whole, steps: Array, halves: Patterns, first: int, last: int) -> None:
     """Whole numbers of the rows first..last-1 of `halves` `[R, I]`, and the step of each row."""
     inputs = halves.shape[1]
-    wide, ends = np.empty(inputs, np.float32), np.empty(1, np.float32)
+    ends = np.empty(1, np.float32)
     end = ends.view(np.uint32)
     for r in range(first, last):
         row, top = halves[r], np.uint32(0)
@@ -39,21 +39,19 @@ def quantise(whole: Whole, steps: Array, halves: Patterns, first: int, last: int
         end[0] = top << np.uint32(16)
         steps[r] = max(ends[0], LEAST) / TOP
         inverse = TOP / max(ends[0], LEAST)
-        widen(wide, row, False)
+        out = whole[r]
         for i in range(inputs):
-            whole[r, i] = np.int8(np.int32((wide[i] * inverse + SHIFTER) - SHIFTER))
+            out[i] = np.int8(np.int32((of_bfloat(row[i]) * inverse + SHIFTER) - SHIFTER))
 
 
 @compiled
 def spread_sums(halves: Patterns, sums: Sums, steps: Array, scale: Array, shift: Array, first: int, last: int) -> None:
     """bfloat16 of sums step scale + shift, for the rows first..last-1 of `sums` `[R, C]`."""
     channels = sums.shape[1]
-    wide = np.empty(channels, np.float32)
     for r in range(first, last):
-        step = steps[r]
+        step, row, out = steps[r], sums[r], halves[r]
         for c in range(channels):
-            wide[c] = np.float32(sums[r, c]) * step * scale[c] + shift[c]
-        narrow(halves[r], wide)
+            out[c] = to_bfloat(np.float32(row[c]) * step * scale[c] + shift[c])
 
 
 @compiled

@@ -27,13 +27,13 @@ from pluria.core.model import tensors, working_copy
 from pluria.core.params import memory
 from pluria.core.rounded import Rounded
 from pluria.numbers.threads import together
+from pluria.predict.endings import Endings
 from pluria.predict.fold import NORMS, graph_of
 from pluria.predict.images import images
 from pluria.predict.linear import in_tiles
 from pluria.predict.pieces import in_pieces
 from pluria.predict.rows import by_rows
 from pluria.predict.scaled import Layers, Scaled, Writer, scaled
-from pluria.predict.sums import Sums
 from pluria.predict.vmap import side_by_side
 from pluria.predict.whole import whole
 
@@ -70,9 +70,9 @@ def backend(name: Name, model: nn.Module, ensemble: Ensemble, storage: Storage, 
             return (side_by_side if name == "vmap" else in_tiles)(twin, ensemble)
         return _one_by_one(twin, _plain(twin, ensemble, tensors(twin)), batch)
     dtype = torch.float32 if name == "channels_last" else torch.bfloat16
-    sums, drawn = Sums(), name != "compiled"
-    twin, writers = _fast(model, ensemble, storage.device, dtype, LAYERS.get(name), sums, drawn)
-    called = torch.compile(twin, dynamic=False) if name == "compiled" else sums.around(twin)
+    endings, drawn = Endings(), name != "compiled"
+    twin, writers = _fast(model, ensemble, storage.device, dtype, LAYERS.get(name), endings, drawn)
+    called = torch.compile(twin, dynamic=False) if name == "compiled" else endings.around(twin)
     return _one_by_one(twin, writers, batch, cast=dtype, called=called)
 
 
@@ -97,7 +97,7 @@ def _fast(
     device: torch.device,
     dtype: torch.dtype,
     layers: Layers | None,
-    sums: Sums,
+    endings: Endings,
     drawn: bool,
 ) -> tuple[nn.Module, list[Writer]]:
     """A channels-last working copy with exact codes, and what writes a member into it; `drawn`: embeddings by rows."""
@@ -108,7 +108,7 @@ def _fast(
     own, graph = dict(tensors(twin)), graph_of(twin)
     for name in graph.relus:
         twin.get_submodule(name).inplace = True  # type: ignore[assignment]
-    writers, served = scaled(twin, ensemble, graph, layers=layers, sums=sums)
+    writers, served = scaled(twin, ensemble, graph, layers=layers, endings=endings)
     some, tables = by_rows(twin, ensemble) if drawn else ([], set())
     rest = {name: value for name, value in own.items() if name not in served | tables}
     return twin, writers + some + _plain(twin, ensemble, rest)

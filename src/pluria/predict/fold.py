@@ -6,9 +6,10 @@ import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -17,21 +18,23 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 FRESH = (*LAYERS, *NORMS, nn.Linear)
 """What they give, like a sum, is a tensor of its own, that nobody else holds."""
 SUMS = (operator.add, torch.add)
+RELUS = (F.relu, torch.relu, "relu", "relu_")
+
+Ending = tuple[Literal["sum", "relu"], ...]
+"""What is called with a layer's output, in order, where nothing else reads it before that."""
 
 
 @dataclass(frozen=True)
 class Graph:
     """`norms`: layers by name, each with the batch norm that can go into its scale; `relus` that may work in place;
-    `sums`: layers that a sum of two alone reads, or alone reads their norm; `ends`: layers by name, each with the ReLU
-    that alone reads it, its norm or its sum.
+    `endings`: layers by name, each with what stands behind it and its norm.
 
     All are empty where the network cannot be traced: control flow that looks at values, or code unknown to torch.fx.
     """
 
     norms: dict[str, str] = field(default_factory=dict)
     relus: tuple[str, ...] = ()
-    sums: frozenset[str] = frozenset()
-    ends: dict[str, str] = field(default_factory=dict)
+    endings: dict[str, Ending] = field(default_factory=dict)
 
 
 def graph_of(model: nn.Module) -> Graph:
@@ -42,26 +45,45 @@ def graph_of(model: nn.Module) -> Graph:
         return Graph()
     modules = dict(model.named_modules(remove_duplicate=False))
     once = _once(nodes, modules)
-    norms, relus, ends = {}, [], {}
-    layer_of = {
-        node: str(node.target) for node in nodes if once(node) and type(modules.get(str(node.target))) in LAYERS
-    }
-    summed = set()
+    ends = {str(n.target): n for n in nodes if once(n) and type(modules.get(str(n.target))) in LAYERS}
+    norms, relus = {}, []
     for node in nodes:
-        if (owner := _owner(node, layer_of)) is not None:
-            layer_of[node] = owner
-            summed.add(owner)
         before = node.args[0] if node.op == "call_module" and node.args else None
         if not (isinstance(before, fx.Node) and len(before.users) == 1 and once(before) and once(node)):
             continue
-        own, other, layer = modules[str(node.target)], modules.get(str(before.target)), layer_of.get(before)
+        name, own, other = str(node.target), modules[str(node.target)], modules.get(str(before.target))
         if type(own) in NORMS and getattr(own, "running_mean", None) is not None and type(other) in LAYERS:
-            norms[str(before.target)], layer_of[node] = str(node.target), str(before.target)
+            norms[str(before.target)], ends[str(before.target)] = name, node
         if type(own) is nn.ReLU and (type(other) in FRESH or before.target in SUMS or _kept(before, modules)):
-            relus.append(str(node.target))
-            if layer is not None:
-                ends[layer] = str(node.target)
-    return Graph(norms, tuple(relus), frozenset(summed), ends)
+            relus.append(name)
+    endings = {name: ending for name, node in ends.items() if (ending := _ending(node, modules))}
+    # Somebody who listens inside may keep what goes from one module to another.
+    heard = any(_heard(module) for module in model.modules() if module is not model)
+    return Graph(norms, tuple(relus), {} if heard else endings)
+
+
+def _ending(node: fx.Node, modules: dict[str, nn.Module]) -> Ending:
+    """The sum of two and the ReLU behind a node, as far as each alone reads what is before it."""
+    reader, found = _reader(node), []
+    if reader is not None and reader.target in (*SUMS, operator.iadd) and not reader.kwargs and len(reader.args) == 2:
+        one, other = reader.args
+        # What is added to in place may be held by others.
+        if one is not other and (one is node or reader.target is not operator.iadd):
+            found.append("sum")
+            node, reader = reader, _reader(reader)
+    if reader is not None and reader.args and reader.args[0] is node:
+        own = modules.get(str(reader.target)) if reader.op == "call_module" else None
+        if reader.target in RELUS or type(own) is nn.ReLU:
+            found.append("relu")
+    return tuple(found)  # type: ignore[arg-type]
+
+
+def _reader(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _heard(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class _Added(fx.Proxy):
@@ -83,16 +105,6 @@ def _kept(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return isinstance(one, fx.Node) and type(own) in FRESH and len(one.users) == 1
 
 
-def _owner(node: fx.Node, layer_of: dict[fx.Node, str]) -> str | None:
-    """The layer that a sum of two can go into: nothing else reads it, and what is added to in place is its own."""
-    if node.op != "call_function" or node.target not in (*SUMS, operator.iadd) or node.kwargs or len(node.args) != 2:
-        return None
-    for term in node.args[: 1 if node.target is operator.iadd else 2]:
-        if isinstance(term, fx.Node) and len(term.users) == 1 and term.op == "call_module" and term in layer_of:
-            return layer_of[term] if node.args[0] is not node.args[1] else None
-    return None
-
-
 def _once(nodes: list[fx.Node], modules: dict[str, nn.Module]) -> Callable[[fx.Node], bool]:
     """Whether a node is a function, or a module that is called once, stands in one place, and has nobody listening."""
     calls = Counter(id(modules[str(node.target)]) for node in nodes if node.op == "call_module")
@@ -102,7 +114,6 @@ def _once(nodes: list[fx.Node], modules: dict[str, nn.Module]) -> Callable[[fx.N
         if node.op != "call_module":
             return node.op == "call_function"
         module = modules[str(node.target)]
-        heard = module._forward_hooks or module._forward_pre_hooks
-        return calls[id(module)] == places[id(module)] == 1 and not heard
+        return calls[id(module)] == places[id(module)] == 1 and not _heard(module)
 
     return once

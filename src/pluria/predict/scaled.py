@@ -24,8 +24,8 @@ from pluria.core.rounded import Rounded
 from pluria.numbers.format import Integer, Minifloat
 from pluria.numbers.grid import Grid
 from pluria.numbers.threads import together
-from pluria.predict.fold import Graph
-from pluria.predict.sums import Sums
+from pluria.predict.endings import Endings
+from pluria.predict.fold import Ending, Graph
 
 FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 """Torch's own layers that read their parts' weights without calling them."""
@@ -50,13 +50,8 @@ class Scaled(nn.Module):
     def renew(self) -> None:
         """Another member's codes are in the layer."""
 
-    def cut(self) -> bool:
-        """Give nothing below zero from now on, where the layer can do that by itself; whether it can."""
-        return False
-
-    def wait(self, sums: Sums) -> bool:
-        """Leave its end to the sum that alone reads what it gives, where the layer can wait; whether it can."""
-        return False
+    def wait(self, ending: Ending, endings: Endings) -> None:
+        """Leave scale and shift to what stands behind the layer, where it can wait and something does."""
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layer(x)
@@ -86,13 +81,13 @@ Layers = Callable[[nn.Module, Family], Scaled]
 
 
 def scaled(
-    twin: nn.Module, ensemble: Ensemble, graph: Graph, *, layers: Layers | None = None, sums: Sums | None = None
+    twin: nn.Module, ensemble: Ensemble, graph: Graph, *, layers: Layers | None = None, endings: Endings | None = None
 ) -> tuple[list[Writer], set[str]]:
     """Put `Scaled` layers into `twin`, one for each layer whose members have codes: what writes them, and names served.
 
     `layers` makes another layer where it wants to.
-    What the graph says that a layer can take into itself, a batch norm or a ReLU, becomes an identity; it takes a sum
-    into itself where `sums` looks out for it.
+    A batch norm that the graph says a layer can take into itself becomes an identity; a sum or a ReLU stays, and is
+    taken in where `endings` looks out for it.
     """
     found: list[tuple[Family, Scaled, Channels]] = []
     served = set()
@@ -108,9 +103,8 @@ def scaled(
         if norm is not None:
             served |= {full for full in ensemble.families if full.rpartition(".")[0] == norm}
             put(twin, norm, nn.Identity())
-        waits = name in graph.sums and sums is not None and made.wait(sums)
-        if name in graph.ends and waits == (name in graph.sums) and made.cut():
-            put(twin, graph.ends[name], nn.Identity())
+        if endings is not None:
+            made.wait(graph.endings.get(name, ()), endings)
 
     def write(member: int) -> None:
         with together():

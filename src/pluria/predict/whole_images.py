@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pluria.predict.images import Floats, Images, flat, loops, of_images, patterns, place, shared
+from pluria.predict.images import Floats, Images, flat, is_of_images, loops, over_images, patterns, place
 
 LOG = logging.getLogger("pluria.predict")
 MIDDLE = 128
@@ -77,7 +77,7 @@ class WholeImages(Images):
 
 def serves(layer: nn.Module) -> bool:
     """Whether a layer in bfloat16 can run as int8 products of images."""
-    if not of_images(layer):
+    if not is_of_images(layer):
         return False
     weight: Tensor = layer.weight  # type: ignore[assignment]
     plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
@@ -121,7 +121,7 @@ def _bytes(x: Tensor) -> tuple[Tensor, Floats, NDArray[np.uint8]]:
     """Bytes in the order of x, the step of each image, and which of them have negative numbers."""
     whole = torch.empty_like(x, dtype=torch.uint8)
     steps, signed = np.empty(len(x), np.float32), np.empty(len(x), np.uint8)
-    shared(loops().quantise_images, (flat(whole), steps, signed, patterns(x)), x)
+    over_images(loops().quantise_images, (flat(whole), steps, signed, patterns(x)), x)
     return whole, steps, signed
 
 

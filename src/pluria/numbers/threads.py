@@ -69,7 +69,8 @@ def _run(jobs: Sequence[Job]) -> None:
     threads = max(1, min(torch.get_num_threads(), total // SHARE))
     if threads == 1:
         for work, count, _ in jobs:
-            work(0, count)
+            if count:
+                work(0, count)
         return
     pieces = _pieces(jobs, max(SHARE, total // (threads * PIECES)))
     errors: list[BaseException] = []

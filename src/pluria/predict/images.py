@@ -38,7 +38,8 @@ class Images(Scaled):
         self.ending: Ending = ()
         self.tables: tuple[Floats, Floats] | None = None
 
-    def renew(self) -> None:
+    def spread_by(self, scale: Tensor, shift: Tensor) -> None:
+        super().spread_by(scale, shift)
         self.tables = None
 
     def wait(self, ending: Ending, endings: Endings) -> None:

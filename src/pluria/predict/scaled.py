@@ -50,6 +50,11 @@ class Scaled(nn.Module):
     def renew(self) -> None:
         """Another member's codes are in the layer."""
 
+    def spread_by(self, scale: Tensor, shift: Tensor) -> None:
+        """Take another scale and shift, which most members of one network share."""
+        self.scale.copy_(scale)
+        self.shift.copy_(shift)
+
     def wait(self, ending: Ending, endings: Endings) -> None:
         """Leave scale and shift to what stands behind the layer, where it can wait and something does."""
 
@@ -163,8 +168,7 @@ def _channels(made: Scaled, ensemble: Ensemble, name: str, norm: str | None, eps
             return
         known[:] = [grid]
         scale, shift = _affine(member, bias, around, eps, like=made.scale)
-        made.scale.copy_(grid.scale.view(-1) * scale)
-        made.shift.copy_(shift)
+        made.spread_by(grid.scale.view(-1) * scale, shift)
 
     return write
 

@@ -42,7 +42,6 @@ class WholeImages(Images):
         layer.weight = nn.Parameter(codes, requires_grad=False)
 
     def renew(self) -> None:
-        super().renew()
         self.packed.clear()
 
     def forward(self, x: Tensor) -> Tensor:

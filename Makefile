@@ -49,7 +49,7 @@ BESIDE := $(if $(UNCERTAINTY),--uncertainty $(UNCERTAINTY))
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.rounding
-	$(BIN)/python -m benchmarks.writing
+	$(BIN)/python -m benchmarks.writing --turns 24
 	$(BIN)/python -m benchmarks.ahead
 	$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 $(EIGHT) --out bars-resnet20
 	-$(BIN)/python -m benchmarks.prediction resnet20 --rows 10000 $(EIGHT) --no-copies --backend compiled --batch 128 --out bars-resnet20-compiled

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pluria.core.ensemble import join
 from pluria.predict import gather, logits, predict
 from pluria.predict.backends import Storage
 from pluria.predict.backends import backend as make
@@ -266,3 +267,17 @@ def test_a_network_that_breaks_off_leaves_nothing_behind() -> None:
 
 def test_a_network_without_endings_is_called_as_it_is() -> None:
     assert Endings().around(model := nn.Identity()) is model
+
+
+@pytest.mark.parametrize("backend", ["bfloat16", "int8"])
+def test_members_with_scales_of_their_own(backend: str) -> None:
+    """What is kept of scale and shift for one member is not what another is spread by."""
+    one, other = block(TAKEN["plus"]), block(TAKEN["plus"])
+    with torch.no_grad():
+        other.two.weight.mul_(3)
+        other.norm.running_mean.add_(1)
+    drawn = [low_precision(model, format="int5", members=2) for model in (one, other)]
+    made, x = join(*drawn).take([0, 2, 1, 3]), draw(5, 4, 9, 7)
+    found, wanted = (gather(predict(one, made, [x], backend=way))[0] for way in (backend, "loop"))  # type: ignore[arg-type]
+    for member in range(4):
+        assert distance(found[member], wanted[member]) < 0.02

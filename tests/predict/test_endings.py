@@ -250,6 +250,64 @@ def test_what_is_read_again_ends_in_a_message() -> None:
             endings.around(Called(again))()
 
 
+class Keeping(nn.Module):
+    """Keeps what a layer gave, or gives it too; or adds a ReLU's input to its output, unless it is traced."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.one, self.two, self.relu, self.how = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1), nn.ReLU(), how
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        y = self.one(x)
+        out = self.two(self.relu(y))
+        if self.how == "keeps":
+            self.kept = y
+        return (out, y) if self.how == "gives" and isinstance(y, Tensor) else out
+
+
+@pytest.mark.parametrize("backend", ["bfloat16", "int8"])
+@pytest.mark.parametrize("how", ["keeps", "gives"])
+def test_what_is_kept_ends_in_a_message(how: str, backend: str) -> None:
+    model = seeded(lambda: Keeping(how))
+    with pytest.raises(RuntimeError, match="use the loop"):
+        agrees(model, backend)
+
+
+class Looking(nn.Module):
+    """Goes through its modules by kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts = [nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()]
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        got = x
+        for part in self.parts:
+            x = part(x)
+            if isinstance(part, nn.ReLU):
+                got = got + x
+        return got
+
+
+@WAYS
+def test_relus_stay_what_they_are(backend: str) -> None:
+    assert agrees(seeded(Looking), backend)
+
+
+def test_only_a_relu_is_one() -> None:
+    model = nn.Sequential()
+    model.add_module("conv", nn.Conv2d(3, 3, 1))
+    model.add_module("relu", nn.LeakyReLU())
+    assert graph_of(model).endings == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_the_midst_of_autocast(dtype: torch.dtype) -> None:
+    with torch.autocast("cpu", dtype):
+        assert agrees(block(TAKEN["plus"]), "bfloat16")
+
+
 def test_a_network_that_breaks_off_leaves_nothing_behind() -> None:
     endings, x = Endings(), draw(2, 4, 5, 5).bfloat16()
     waits = layer(endings, "relu")

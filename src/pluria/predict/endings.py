@@ -2,13 +2,15 @@
 
 A layer hands its output out before scale and shift, where its network's graph says that a sum or a ReLU alone reads
 it. Those are noted when they are called, and done with scale and shift at once: relu(scale y + shift + other).
-Whatever else is called with such an output completes it first, so a network may do other than its graph.
+A network may do other than its graph: any other function of torch completes the output before it reads it. What was
+overwritten by its own sum or ReLU is gone; reading it again, or keeping it beyond the run, ends in a message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -25,7 +27,7 @@ Finish = Callable[[Tensor | None, bool], object]
 
 ADDS = (torch.add, torch.Tensor.add, torch.Tensor.add_)
 RELUS = (F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_)
-IN_PLACE = (torch.Tensor.add_, torch.relu_, torch.Tensor.relu_)
+GONE = "the network reads or keeps an output that its graph shows to be read once, by a sum or a ReLU: use the loop"
 
 
 @dataclass
@@ -56,10 +58,9 @@ class Endings(TorchFunctionMode):
         """A call of the network in which endings are looked out for, where a layer expects one."""
         if not self.expected:
             return model
-        for module in list(model.modules()):
-            for name, relu in list(module.named_children()):
-                if type(relu) is nn.ReLU:
-                    setattr(module, name, Cut(relu, self))
+        for module in model.modules():
+            if type(module) is nn.ReLU:
+                module.forward = partial(self._relu, module.forward)  # type: ignore[method-assign]
 
         def call(*args: Any, **named: Any) -> Any:
             try:
@@ -67,6 +68,8 @@ class Endings(TorchFunctionMode):
                     out = model(*args, **named)
                 for y in [found.y for found in self.waiting.values()]:
                     self.read(y)
+                if any(gone() is not None for gone in self.spent.values()):  # by now only who keeps it has it
+                    raise RuntimeError(GONE)
                 return out
             finally:
                 self.waiting.clear()
@@ -77,16 +80,15 @@ class Endings(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self.waiting or self.spent:
-            in_place = func in IN_PLACE or bool(kwargs.get("inplace"))
             if func in RELUS and args and (found := self.expecting("relu", args[0])):
-                return self.goes_on(found, in_place)
+                return self._goes_on(found)
             if func in ADDS and len(args) == 2 and not kwargs:
                 # What is added to in place is what comes out of it.
-                for one, other in (args,) if in_place else (args, args[::-1]):
+                for one, other in (args,) if func is torch.Tensor.add_ else (args, args[::-1]):
                     if (found := self.expecting("sum", one)) and _like(found.y, other):
                         self.read(other)
                         found.other = other
-                        return self.goes_on(found, in_place)
+                        return self._goes_on(found)
             for found in [found for found in self.waiting.values() if found.other is not None]:
                 self.read(found.y)  # before what it adds could be changed in place
             for part in (*args, *kwargs.values()):
@@ -94,18 +96,23 @@ class Endings(TorchFunctionMode):
                     self.read(leaf)
         return func(*args, **kwargs)
 
+    def _relu(self, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """A ReLU's forward that asks for what waits by itself: torch's way to a mode is long."""
+        if (found := self.expecting("relu", x)) is None:
+            return plain(x)
+        with torch._C.DisableTorchFunction():
+            return self._goes_on(found)
+
     def expecting(self, what: str, y: Any) -> Waiting | None:
         """What waits under that tensor, if `what` is to come next."""
         found = self.waiting.get(id(y))
         return found if found is not None and found.ending[:1] == (what,) else None
 
-    def goes_on(self, found: Waiting, in_place: bool) -> Tensor:
+    def _goes_on(self, found: Waiting) -> Tensor:
         """What comes out of a sum or a ReLU: complete, or waiting for what is behind it."""
-        y = found.y
-        del self.waiting[id(y)]
-        if not in_place:
-            self.spent[id(y)] = ref(y)
-            found.y = y.detach()
+        del self.waiting[id(found.y)]
+        self.spent[id(found.y)] = ref(found.y)
+        found.y = found.y.detach()
         what, *behind = found.ending
         found.ending = tuple(behind)
         if behind:
@@ -119,22 +126,7 @@ class Endings(TorchFunctionMode):
         if (found := self.waiting.pop(id(y), None)) is not None:
             found.finish(found.other, False)
         elif (gone := self.spent.get(id(y))) is not None and gone() is y:
-            raise RuntimeError("an output that the network's graph shows to be read once was read again: use the loop")
-
-
-class Cut(nn.Module):
-    """A ReLU that asks for what waits by itself: torch's way to a mode is long."""
-
-    def __init__(self, relu: nn.ReLU, endings: Endings) -> None:
-        super().__init__()
-        self.relu, self.endings = relu, endings
-
-    def forward(self, x: Tensor) -> Tensor:
-        if (found := self.endings.expecting("relu", x)) is None:
-            y: Tensor = self.relu(x)
-            return y
-        with torch._C.DisableTorchFunction():
-            return self.endings.goes_on(found, self.relu.inplace)
+            raise RuntimeError(GONE)
 
 
 def _like(y: Tensor, other: Any) -> bool:

@@ -72,8 +72,8 @@ def _ending(node: fx.Node, modules: dict[str, nn.Module]) -> Ending:
             found.append("sum")
             node, reader = reader, _reader(reader)
     if reader is not None and reader.args and reader.args[0] is node:
-        own = modules.get(str(reader.target)) if reader.op == "call_module" else None
-        if reader.target in RELUS or type(own) is nn.ReLU:
+        module = modules[str(reader.target)] if reader.op == "call_module" else None
+        if reader.target in RELUS if module is None else type(module) is nn.ReLU:
             found.append("relu")
     return tuple(found)  # type: ignore[arg-type]
 

@@ -2,7 +2,8 @@
 
     y = scale_c (x * codes_c) + shift_c + what a sum adds, or 0 where that is less and a ReLU cuts it
 
-in float32, rounded once. Batch norms go into scale and shift; sums and ReLUs where the network's graph shows them.
+in float32, from products in bfloat16, and rounded once. Batch norms go into scale and shift; sums and ReLUs come by
+`endings.py`.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ class Images(Scaled):
             if not x.numel():
                 return F.conv2d(x, self.layer.weight.to(x.dtype), None, *place(self.layer))
             y, steps = self.raw(x.unsqueeze(0) if alone else x)
+            if y.dtype != torch.bfloat16:  # as autocast may have it
+                y = self._spread(y)
+                return y.squeeze(0) if alone else y
             y = y.contiguous(memory_format=torch.channels_last)
             if self.endings is not None and self.ending and not alone:
                 return self.endings.put_off(y, self.ending, partial(self._finish, y, steps))

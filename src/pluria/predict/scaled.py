@@ -166,9 +166,10 @@ def _channels(made: Scaled, ensemble: Ensemble, name: str, norm: str | None, eps
     def write(member: int, grid: Grid) -> None:
         if fixed and known and known[0] is grid:
             return
-        known[:] = [grid]
+        known.clear()  # what is broken off is done again
         scale, shift = _affine(member, bias, around, eps, like=made.scale)
         made.spread_by(grid.scale.view(-1) * scale, shift)
+        known.append(grid)
 
     return write
 

@@ -44,11 +44,8 @@ class WholeImages(Images):
     def renew(self) -> None:
         self.packed.clear()
 
-    def forward(self, x: Tensor) -> Tensor:
-        check_dtype(x)
-        return super().forward(x)
-
     def raw(self, x: Tensor) -> tuple[Tensor, Floats]:
+        check_dtype(x)
         whole, steps, signed = _bytes(x.contiguous(memory_format=torch.channels_last))
         if signed.all() or not signed.any():
             return self._product(whole, MIDDLE * int(signed[0])), steps

@@ -15,8 +15,7 @@ import typer
 
 from benchmarks.networks import Case, case
 from benchmarks.sides import Ratio, keep, ratio, turns
-from pluria.predict.backends import _fast, noted
-from pluria.predict.endings import Endings
+from pluria.predict.backends import LAYERS, _fast, noted
 from pluria.sample import low_precision
 
 CASES = (("resnet20", 256), ("long", 1))
@@ -26,7 +25,8 @@ def measure(found: Case, members: int, repeats: int) -> Ratio:
     """Both ways in turn, in bfloat16."""
     made, x = noted(low_precision(found.model, format="int4", members=members)), found.batches[0]
     x = x.bfloat16() if x.is_floating_point() else x
-    copies = [_fast(found.model, made, torch.device("cpu"), torch.bfloat16, None, Endings(), True) for _ in range(2)]
+    way = (torch.device("cpu"), torch.bfloat16, LAYERS["bfloat16"], True)
+    copies = [_fast(found.model, made, *way)[1:] for _ in range(2)]
 
     def write(member: int) -> None:
         for writer in copies[member % 2][1]:

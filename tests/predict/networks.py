@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +13,27 @@ from torch import Tensor, nn
 from pluria.core.ensemble import Ensemble
 from pluria.sample import low_precision
 
+Made = TypeVar("Made")
+
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def convolutional() -> nn.Sequential:
-    """Images [N, 3, 6, 6] -> 4 classes, with batch norms whose statistics are not trivial."""
+def seeded(make: Callable[[], Made]) -> Made:
+    """What is made with the same random numbers every time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = nn.Sequential(
+        return make()
+
+
+def convolutional() -> nn.Sequential:
+    """Images [N, 3, 6, 6] -> 4 classes, with batch norms whose statistics are not trivial."""
+    net = seeded(
+        lambda: nn.Sequential(
             nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 4)
         )
+    )
     norm = net[1]
     norm.running_mean.copy_(0.1 * draw(8))
     norm.running_var.copy_(0.5 + draw(8, seed=1).square())

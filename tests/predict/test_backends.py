@@ -18,7 +18,7 @@ from pluria.predict.scaled import Scaled, has_codes, scaled
 from pluria.sample import dropout, low_precision
 from pluria.store.export import packed
 from pluria.zoo import network
-from predict.networks import batches, convolutional, draw, ensemble, images
+from predict.networks import batches, convolutional, draw, ensemble, images, seeded
 
 WAYS = pytest.mark.parametrize(("way", "most"), [("channels_last", 1e-5), ("bfloat16", 0.02)])
 
@@ -35,12 +35,6 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.head(self.inner(self.layer(self.words(tokens))).mean(1))
-
-
-def seeded(make: Callable[[], nn.Module]) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return make()
 
 
 TOKENS = [torch.arange(12).view(3, 4) % 11]

@@ -70,9 +70,9 @@ def backend(name: Name, model: nn.Module, ensemble: Ensemble, storage: Storage, 
             return (side_by_side if name == "vmap" else in_tiles)(twin, ensemble)
         return _one_by_one(twin, _plain(twin, ensemble, tensors(twin)), batch)
     dtype = torch.float32 if name == "channels_last" else torch.bfloat16
-    endings, drawn = Endings(), name != "compiled"
-    twin, writers = _fast(model, ensemble, storage.device, dtype, LAYERS.get(name), endings, drawn)
-    called = torch.compile(twin, dynamic=False) if name == "compiled" else endings.around(twin)
+    twin, called, writers = _fast(model, ensemble, storage.device, dtype, LAYERS.get(name), name != "compiled")
+    if name == "compiled":
+        called = torch.compile(twin, dynamic=False)
     return _one_by_one(twin, writers, batch, cast=dtype, called=called)
 
 
@@ -92,26 +92,23 @@ def floating(model: nn.Module) -> torch.dtype | None:
 
 
 def _fast(
-    model: nn.Module,
-    ensemble: Ensemble,
-    device: torch.device,
-    dtype: torch.dtype,
-    layers: Layers | None,
-    endings: Endings,
-    drawn: bool,
-) -> tuple[nn.Module, list[Writer]]:
-    """A channels-last working copy with exact codes, and what writes a member into it; `drawn`: embeddings by rows."""
+    model: nn.Module, ensemble: Ensemble, device: torch.device, dtype: torch.dtype, layers: Layers | None, drawn: bool
+) -> tuple[nn.Module, Callable[..., Any], list[Writer]]:
+    """A channels-last working copy with exact codes, a call of it, and what writes a member into it.
+
+    `drawn`: embeddings by rows.
+    """
     twin = working_copy(model, device=device, dtype=dtype, channels_last=True)
     for module in twin.modules():
         if isinstance(module, NORMS):
             module.float()  # 16-bit statistics would be worse than what is normalised by them
-    own, graph = dict(tensors(twin)), graph_of(twin)
+    own, graph, endings = dict(tensors(twin)), graph_of(twin), Endings()
     for name in graph.relus:
         twin.get_submodule(name).inplace = True  # type: ignore[assignment]
     writers, served = scaled(twin, ensemble, graph, layers=layers, endings=endings)
     some, tables = by_rows(twin, ensemble) if drawn else ([], set())
     rest = {name: value for name, value in own.items() if name not in served | tables}
-    return twin, writers + some + _plain(twin, ensemble, rest)
+    return twin, endings.around(twin), writers + some + _plain(twin, ensemble, rest)
 
 
 def _plain(twin: nn.Module, ensemble: Ensemble, own: Mapping[str, Tensor]) -> list[Writer]:

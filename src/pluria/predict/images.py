@@ -120,6 +120,6 @@ def ones(count: int) -> Floats:
 @lru_cache(maxsize=1)
 def loops() -> Any:
     """Compiled loops before and behind products, of images and of rows."""
-    from pluria.numbers import activations  # imports Numba, which no other way of running needs
+    from pluria.numbers import activations  # imports Numba, which other ways of running do without
 
     return activations
